@@ -1,0 +1,155 @@
+"""Random probes and single Hessian-vector products: what estimators and optimizers share.
+
+``rademacher_like`` and ``hessian_vector_product`` are exported by
+:mod:`gradworks.curvature.hutchinson`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradworks.curvature.operators.algebra import SymmetricOperator
+
+__all__ = [
+    "check_count",
+    "check_operator",
+    "hessian_vector_product",
+    "rademacher_like",
+    "random_vector",
+]
+
+
+def check_count(name: str, value: object) -> int:
+    """An integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+    return value
+
+
+def check_operator(op: object) -> SymmetricOperator:
+    """Everything here takes an operator."""
+    if not isinstance(op, SymmetricOperator):
+        raise TypeError(
+            f"op must be a SymmetricOperator, got {type(op).__name__}; wrap a matrix in "
+            "DenseOperator or a function in FunctionOperator"
+        )
+    return op
+
+
+def random_vector(
+    op: SymmetricOperator, distribution: str, generator: torch.Generator, count: int | None = None
+) -> Tensor:
+    """A probe ``(P,)``, or ``(P, count)``, in the accumulation type on the operator's device."""
+    shape = op.shape[:1] if count is None else (count, op.shape[0])
+    where = generator.device
+    if distribution == "gaussian":
+        z = torch.randn(shape, generator=generator, dtype=op.accumulate_dtype, device=where)
+    else:
+        z = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8, device=where)
+        z = z.to(op.accumulate_dtype).mul_(2).sub_(1)
+    z = z.to(op.device)
+    return z if count is None else z.T
+
+
+def rademacher_like(
+    params: Tensor | Sequence[Tensor], *, generator: torch.Generator | None = None
+) -> list[Tensor]:
+    """Random signs shaped like tensors.
+
+    Args:
+        params: A tensor or a sequence of them, real.
+        generator: On the tensors' device; ``None`` for torch's global one, which advances.
+
+    Returns:
+        One tensor of +1 and -1 for each, of its type, device and memory format.
+
+    Raises:
+        ValueError: A complex or integer tensor.
+
+    Example:
+        >>> import torch
+        >>> from gradworks.curvature.hutchinson import rademacher_like
+        >>> (z,) = rademacher_like(torch.zeros(2, 3), generator=torch.Generator().manual_seed(0))
+        >>> bool((z.abs() == 1).all()), z.shape
+        (True, torch.Size([2, 3]))
+    """
+    tensors = [params] if isinstance(params, Tensor) else list(params)
+    for i, p in enumerate(tensors):
+        if p.is_complex() or not p.is_floating_point():
+            raise ValueError(f"params[{i}] must be real floating point, got {p.dtype}")
+    return [
+        torch.empty_like(p, memory_format=torch.preserve_format, requires_grad=False)
+        .bernoulli_(0.5, generator=generator)
+        .mul_(2)
+        .sub_(1)
+        for p in tensors
+    ]
+
+
+def hessian_vector_product(
+    grads: Sequence[Tensor | None],
+    params: Sequence[Tensor],
+    vectors: Sequence[Tensor],
+    *,
+    retain_graph: bool = False,
+    check_finite: bool = True,
+) -> list[Tensor]:
+    """Differentiate gradients once more, along vectors: one ``autograd.grad``.
+
+    For code that has its own graph, such as an optimizer's step; whole operators are in
+    :mod:`gradworks.curvature.operators`.
+
+    Args:
+        grads: First derivatives made with ``create_graph=True``; ``None`` and constants give zeros.
+        params: What to differentiate by.
+        vectors: One for each gradient, in its shape.
+        retain_graph: Keep the graph for another product.
+        check_finite: Look for NaN and infinities; on an accelerator this waits for it.
+
+    Returns:
+        One tensor for each parameter; zeros where nothing depends on it.
+
+    Raises:
+        FloatingPointError: A product is not finite; the message names which.
+        ValueError: Lengths or shapes differ, or no gradient has a graph.
+
+    Example:
+        >>> import torch
+        >>> from gradworks.curvature.hutchinson import hessian_vector_product
+        >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+        >>> g = torch.autograd.grad((w**3).sum(), [w], create_graph=True)
+        >>> hessian_vector_product(g, [w], [torch.ones(2)])
+        [tensor([ 6., 12.])]
+    """
+    if not len(grads) == len(params) == len(vectors):
+        raise ValueError(
+            "grads, params and vectors must have the same length, got "
+            f"{len(grads)}, {len(params)} and {len(vectors)}"
+        )
+    for i, (g, v) in enumerate(zip(grads, vectors)):
+        if g is not None and g.shape != v.shape:
+            raise ValueError(f"vectors[{i}] must have shape {tuple(g.shape)}, got {tuple(v.shape)}")
+    pairs = [(g, v) for g, v in zip(grads, vectors) if g is not None and g.requires_grad]
+    if not pairs:
+        raise ValueError(
+            "grads carry no graph; compute them with torch.autograd.grad(..., create_graph=True)"
+        )
+    products = torch.autograd.grad(
+        [g for g, _ in pairs],
+        list(params),
+        [v for _, v in pairs],
+        retain_graph=retain_graph,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    if check_finite:
+        fine = torch.stack([torch.isfinite(p).all() for p in products])
+        if not bool(fine.all()):
+            bad = [i for i, ok in enumerate(fine.tolist()) if not ok]
+            raise FloatingPointError(
+                f"Hessian-vector product of params {bad[:3]} is not finite; check the loss"
+            )
+    return list(products)

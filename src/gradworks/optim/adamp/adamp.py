@@ -1,0 +1,525 @@
+"""AdamP: Adam whose step along a scale-invariant weight is removed (Algorithm 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
+
+from gradworks.optim.adamp.compiled import (
+    adamp_kernel,
+    dense_views,
+    numbers_on_device,
+    run_kernel,
+    thresholds,
+)
+from gradworks.optim.adamp.projection import (
+    EXEMPT,
+    Layout,
+    project_on_host_,
+    project_traced,
+    work_dtype,
+)
+from gradworks.optim.adamp.many import decay_many_, in_work_dtype, project_many_
+from gradworks.optim.adamp.optimizer import ProjectedOptimizer
+from gradworks.optim.adamp.tensors import choose_path, refuse_sparse, to_plain
+from gradworks.optim.arguments import betas_of, flags
+
+__all__ = ["AdamP", "adamp"]
+
+
+class AdamP(ProjectedOptimizer):
+    r"""Adam for networks with normalization: no step along scale-invariant weights.
+
+    A weight followed by batch, layer or weight normalization has a gradient orthogonal to it, so
+    that each step makes it longer and its effective step :math:`\eta / \lVert w \rVert^2` smaller,
+    with momentum far too soon. AdamP finds such weights by the angle between gradient and weight,
+    removes the radial part of their update and decays them less. A drop-in for ``AdamW`` in vision
+    and audio; of no use to networks without normalization, and with a well tuned weight decay the
+    gain shrinks.
+
+    .. math::
+        m_t &= \beta_1 m_{t-1} + (1 - \beta_1) g_t, \qquad
+        v_t = \beta_2 v_{t-1} + (1 - \beta_2) g_t^2 \\
+        u_t &= m_t \,/\, (\sqrt{v_t} / \sqrt{1 - \beta_2^t} + \epsilon) \\
+        u_t, r_t &= \Pi(u_t), \lambda_r \text{ if } \max_r \cos(g_r, p_r) < \delta / \sqrt K
+        \text{, else if } \cos(g, p) < \delta / \sqrt N \text{; else } u_t, 1 \\
+        p_t &= (1 - \eta \lambda r_t) p_{t-1} - \eta / (1 - \beta_1^t) \, u_t
+
+    with :math:`\Pi(u) = u - n (n \cdot u)`, :math:`n = p / (\lVert p \rVert + \epsilon)` per row,
+    or for the layer (see :func:`~gradworks.optim.adamp.project_radial`).
+
+    Args:
+        params: Parameters, named parameters or groups. Only weights of 2 or more dimensions are
+            ever projected.
+        lr: Step :math:`\eta`, at least 0, a number or a tensor of one element; 1e-3 (the paper's).
+        betas: Decay of the two moments, each in [0, 1); (0.9, 0.999).
+        eps: Added to the denominator and to norms, at least 0; 1e-8.
+        weight_decay: Decoupled decay :math:`\lambda`, at least 0; 0.
+        delta: Threshold :math:`\delta`, at least 0; 0.1 (Sec. 3). 0 is AdamW.
+        wd_ratio: Share of the decay :math:`\lambda_r` kept on projected weights, in [0, 1]; 0.1.
+        nesterov: Look one gradient ahead in the first moment; False.
+        channel_dim: Dimension whose slices are rows; 0. Of a transposed convolution it is 1. May
+            differ by group.
+        foreach: Multi-tensor path without host synchronization; None: on accelerators.
+        maximize: Ascend instead.
+        capturable: Keep ``step`` on the device, for CUDA graphs.
+        differentiable: Let autograd follow the step.
+        fused: One kernel a tensor, compiled at the first step (half a minute); None: no.
+        record_branches: Keep which weights were projected: ``last_branch`` and ``report()``.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If a number is out of range, or two paths are asked for at once.
+        RuntimeError: If a gradient is sparse or a parameter flat (FSDP1), or ``fused=True`` cannot
+            compile.
+
+    Note:
+        Beside the authors' code: weights in any memory format, complex ones (norms over real and
+        imaginary parts together) and sharded ones (``DTensor``; one all-reduce of five numbers a
+        weight and group, weights that are split along rows add one for their row sums). Parameters
+        of 16 bits: arithmetic in float32, state in 16 bits. A gradient with NaN or infinity is
+        stepped with, as in ``torch.optim``; such a weight is not projected.
+
+        8N more flops than Adam a step; state: two tensors like the parameter.
+
+        FSDP1 with ``use_orig_params=True`` shows 1-d pieces of weights, which cannot be told from
+        biases: nothing is projected there.
+
+    Example:
+        >>> import torch
+        >>> from gradworks.optim import AdamP
+        >>> _ = torch.manual_seed(0)
+        >>> conv, norm = torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)
+        >>> model = torch.nn.Sequential(conv, norm, torch.nn.Flatten(), torch.nn.LazyLinear(2))
+        >>> data = torch.randn(16, 3, 8, 8)
+        >>> _ = model(data)
+        >>> opt = AdamP(model.named_parameters(), lr=1e-2, record_branches=True)
+        >>> model(data).logsumexp(1).mean().backward()
+        >>> opt.step()
+        >>> opt.report()[0]
+        LayerReport(name='0.weight', shape=(8, 3, 3, 3), branch=1, taken_as='channels')
+
+    References:
+        "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant Weights", 2020,
+        arXiv:2006.08217, Algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        delta: float = 0.1,
+        wd_ratio: float = 0.1,
+        nesterov: bool = False,
+        *,
+        channel_dim: int = 0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        record_branches: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "delta": delta,
+            "wd_ratio": wd_ratio,
+            "nesterov": nesterov,
+            "channel_dim": channel_dim,
+            "foreach": foreach,
+            "maximize": maximize,
+            "capturable": capturable,
+            "differentiable": differentiable,
+            "fused": fused,
+            "record_branches": record_branches,
+        }
+        super().__init__(params, defaults)
+
+    @staticmethod
+    def _check_settings(group: dict[str, Any]) -> None:
+        """What AdamP alone has."""
+        betas_of(group["betas"])
+        flags(group, "capturable")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take checkpoints of older versions, the authors' code and pytorch_optimizer."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("capturable", False)
+            shared_step = group.pop("step", None)
+            for param in group["params"]:
+                found = self.state.get(param)
+                if not found:
+                    continue
+                step = found.get("step", shared_step)
+                if not isinstance(step, Tensor):
+                    on_device = group["capturable"] or group["fused"]
+                    device = param.device if on_device else "cpu"
+                    step = torch.tensor(float(step or 0), dtype=torch.float32, device=device)
+                found["step"] = step
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_sqs: list[Tensor],
+        state_steps: list[Tensor],
+    ) -> None:
+        """Collect what has a gradient; create state at the first one."""
+        for param in group["params"]:
+            if param.grad is None:
+                continue
+            refuse_sparse("AdamP", param)
+            state = self.state[param]
+            if not state:
+                on_device = group["capturable"] or group["fused"]
+                device = param.device if on_device else "cpu"
+                state["step"] = torch.zeros((), dtype=torch.float32, device=device)
+                for name in ("exp_avg", "exp_avg_sq"):
+                    state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
+            params.append(param)
+            grads.append(param.grad)
+            exp_avgs.append(state["exp_avg"])
+            exp_avg_sqs.append(state["exp_avg_sq"])
+            state_steps.append(state["step"])
+
+    @_use_grad_for_differentiable
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Perform one step.
+
+        Args:
+            closure: Reevaluates the model and returns the loss.
+
+        Returns:
+            The closure's loss, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params: list[Tensor] = []
+            grads: list[Tensor] = []
+            exp_avgs: list[Tensor] = []
+            exp_avg_sqs: list[Tensor] = []
+            state_steps: list[Tensor] = []
+            self._init_group(group, params, grads, exp_avgs, exp_avg_sqs, state_steps)
+            branches = adamp(
+                params,
+                grads,
+                exp_avgs,
+                exp_avg_sqs,
+                state_steps,
+                lr=group["lr"],
+                betas=group["betas"],
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+                delta=group["delta"],
+                wd_ratio=group["wd_ratio"],
+                nesterov=group["nesterov"],
+                channel_dim=group["channel_dim"],
+                foreach=group["foreach"],
+                maximize=group["maximize"],
+                capturable=group["capturable"],
+                differentiable=group["differentiable"],
+                fused=group["fused"],
+            )
+            if group["record_branches"]:
+                self._note_branches(group, params, branches)
+        return loss
+
+
+def adamp(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    state_steps: Sequence[Tensor],
+    *,
+    lr: float | Tensor,
+    betas: tuple[float, float],
+    eps: float,
+    weight_decay: float,
+    delta: float,
+    wd_ratio: float,
+    nesterov: bool,
+    channel_dim: int = 0,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    capturable: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+) -> list[Tensor | int]:
+    """One step of AdamP on lists of tensors, in place; the arithmetic of :class:`AdamP`.
+
+    Args:
+        params: Parameters.
+        grads: Their gradients.
+        exp_avgs: First moments.
+        exp_avg_sqs: Second moments.
+        state_steps: Steps done so far, 0-d.
+        lr: As in :class:`AdamP`, and so are all others.
+        betas: Two decay rates.
+        eps: Added to the denominator and to norms.
+        weight_decay: Decoupled decay.
+        delta: Threshold.
+        wd_ratio: Share of the decay on projected weights.
+        nesterov: Look one gradient ahead.
+        channel_dim: Dimension whose slices are rows.
+        foreach: Multi-tensor path.
+        maximize: Ascend.
+        capturable: ``state_steps`` are on the device.
+        differentiable: Let autograd follow.
+        fused: One compiled kernel a tensor.
+
+    Returns:
+        The branch of each parameter: 1 channels, 2 layer, 0 untouched, -1 exempt; 0-d tensors
+        where a number would have synchronized the device.
+
+    Raises:
+        RuntimeError: If a CUDA graph is captured without ``capturable``.
+    """
+    lists = [list(x) for x in (params, grads, exp_avgs, exp_avg_sqs)]
+    path = choose_path(params, foreach=foreach, fused=fused, differentiable=differentiable)
+    layouts = to_plain(channel_dim, *lists)
+    if lists[0] and lists[0][0].is_cuda and not capturable and _capturing():
+        raise RuntimeError("a CUDA graph is being captured; construct AdamP with capturable=True")
+    if isinstance(lr, Tensor):
+        lr = lr.squeeze()
+    settings: dict[str, Any] = {
+        "lr": lr,
+        "beta1": betas[0],
+        "beta2": betas[1],
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "nesterov": nesterov,
+        "maximize": maximize,
+        "traced": capturable or differentiable or torch.compiler.is_compiling(),
+        "test": {"delta": delta, "wd_ratio": wd_ratio, "eps": eps},
+    }
+    if path == "foreach":
+        return _multi_tensor_adamp(*lists, list(state_steps), layouts, **settings)
+    if path == "fused":
+        return _fused_adamp(*lists, list(state_steps), layouts, **settings)
+    return _single_tensor_adamp(
+        *lists, list(state_steps), layouts, differentiable=differentiable, **settings
+    )
+
+
+def _capturing() -> bool:
+    """Whether the current stream records a CUDA graph."""
+    return not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
+
+
+def _corrections(
+    step: Tensor, beta1: float, beta2: float, traced: bool
+) -> tuple[float | Tensor, float | Tensor]:
+    """Bias corrections 1 - beta1^t and sqrt(1 - beta2^t); as tensors where t must not be read."""
+    if traced:
+        # in float32 the first 1 - 0.999 would be wrong in its sixth digit
+        t = step.to(torch.float32 if step.device.type == "mps" else torch.float64)
+        return 1 - beta1**t, (1 - beta2**t).sqrt()
+    count = step.item()
+    return 1 - beta1**count, (1 - beta2**count) ** 0.5
+
+
+def _single_tensor_adamp(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    state_steps: list[Tensor],
+    layouts: list[Layout | None],
+    *,
+    lr: float | Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    traced: bool,
+    test: dict[str, float],
+    differentiable: bool = False,
+) -> list[Tensor | int]:
+    """The paper line by line (Algorithm 2): the oracle of the other paths."""
+    branches: list[Tensor | int] = []
+    for i, param in enumerate(params):
+        step, layout, work = state_steps[i], layouts[i], work_dtype(param.dtype)
+        p = param.to(work, copy=differentiable)
+        m = exp_avgs[i].to(work, copy=differentiable)
+        v = exp_avg_sqs[i].to(work, copy=differentiable)
+        g = grads[i].to(work)
+        if maximize:
+            g = -g
+
+        step += 1
+        m.lerp_(g, 1 - beta1)  # m = b1 m + (1 - b1) g
+        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # v = b2 v + (1 - b2) g^2
+        correction1, correction2 = _corrections(step, beta1, beta2, traced)
+        denom = v.sqrt().div_(correction2).add_(eps)
+        u = (m.lerp(g, 1 - beta1) if nesterov else m) / denom  # no bias correction in u
+
+        ratio: float | Tensor = 1.0
+        branch: Tensor | int = EXEMPT
+        if layout is not None:
+            if traced or not p.is_cpu:
+                u, ratio, branch = project_traced(p, g, u, layout, **test)
+            else:
+                ratio, branch = project_on_host_(p, g, u, layout, **test)  # Eq. (11), (12)
+        branches.append(branch)
+
+        decay, size = 1 - lr * weight_decay * ratio, lr / correction1
+        if differentiable:
+            p = p * decay - u * size
+        else:
+            if weight_decay != 0:
+                p.mul_(decay)
+            if isinstance(size, Tensor):
+                p.sub_(u.mul_(size))
+            else:
+                p.add_(u, alpha=-size)
+
+        for stored, computed in ((param, p), (exp_avgs[i], m), (exp_avg_sqs[i], v)):
+            if computed is not stored:
+                stored.copy_(computed)
+    return branches
+
+
+def _multi_tensor_adamp(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    state_steps: list[Tensor],
+    layouts: list[Layout | None],
+    *,
+    lr: float | Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    traced: bool,
+    test: dict[str, float],
+) -> list[Tensor | int]:
+    """The same for all tensors of a device and dtype at once; branch free, nothing is read."""
+    branches: list[Tensor | int] = [EXEMPT] * len(params)
+    if not params:
+        return branches
+    groups = Optimizer._group_tensors_by_device_and_dtype(
+        [params, grads, exp_avgs, exp_avg_sqs, state_steps],  # type: ignore[list-item]
+        with_indices=True,
+    )
+    for lists, indices in groups.values():
+        stored_p, stored_g, stored_m, stored_v, steps = cast(list[list[Tensor]], lists)
+        p, g, m, v = (in_work_dtype(x) for x in (stored_p, stored_g, stored_m, stored_v))
+        if maximize:
+            g = list(torch._foreach_neg(g))
+
+        torch._foreach_add_(steps, 1)
+        torch._foreach_lerp_(m, g, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, g, g, 1 - beta2)
+        corrections = [_corrections(step, beta1, beta2, traced) for step in steps]
+        denom = list(torch._foreach_sqrt(v))
+        torch._foreach_div_(denom, [c for _, c in corrections])
+        torch._foreach_add_(denom, eps)
+        u = list(torch._foreach_div(torch._foreach_lerp(m, g, 1 - beta1) if nesterov else m, denom))
+        del denom
+
+        if isinstance(lr, Tensor):
+            lr = lr.to(p[0].device, non_blocking=True)
+        found = [layouts[i] for i in indices]
+        ratios, taken = project_many_(p, g, u, found, **test)
+        for i, branch in zip(indices, taken):
+            branches[i] = branch
+
+        if weight_decay != 0:
+            decay_many_(p, ratios, lr * weight_decay)
+        sizes = [lr / c for c, _ in corrections]
+        if all(isinstance(size, float) and size == sizes[0] for size in sizes):
+            torch._foreach_add_(p, u, alpha=-cast(float, sizes[0]))
+        else:
+            torch._foreach_mul_(u, sizes)
+            torch._foreach_sub_(p, u)
+        for stored, computed in ((stored_p, p), (stored_m, m), (stored_v, v)):
+            if computed is not stored:
+                torch._foreach_copy_(stored, computed)
+    return branches
+
+
+def _fused_adamp(
+    params: list[Tensor],
+    grads: list[Tensor],
+    exp_avgs: list[Tensor],
+    exp_avg_sqs: list[Tensor],
+    state_steps: list[Tensor],
+    layouts: list[Layout | None],
+    **settings: Any,
+) -> list[Tensor | int]:
+    """One compiled kernel a tensor; what has no dense view takes the oracle's path."""
+    branches: list[Tensor | int] = [EXEMPT] * len(params)
+    rows = _kernel_numbers(params, state_steps, layouts, **settings)
+    for i, (param, numbers) in enumerate(zip(params, rows)):
+        tensors = (param, grads[i], exp_avgs[i], exp_avg_sqs[i])
+        views = dense_views(layouts[i], *tensors)
+        if views is None:
+            lists = [[x] for x in (*tensors, state_steps[i])]
+            (branches[i],) = _single_tensor_adamp(*lists, [layouts[i]], **settings)
+            continue
+        branch = run_kernel(adamp_kernel, settings["nesterov"], numbers, views)
+        state_steps[i] += 1
+        if branch is not None:
+            branches[i] = branch
+    return branches
+
+
+def _kernel_numbers(
+    params: Sequence[Tensor],
+    state_steps: Sequence[Tensor],
+    layouts: Sequence[Layout | None],
+    *,
+    lr: float | Tensor,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    traced: bool,
+    test: dict[str, float],
+) -> list[Tensor]:
+    """What the kernel reads, one vector a tensor: computed by the host for a CPU."""
+    fixed = (-1.0 if maximize else 1.0, 1 - beta1, beta2, 1 - beta2, eps, test["wd_ratio"])
+    rows = []
+    for param, step, layout in zip(params, state_steps, layouts):
+        work = work_dtype(param.dtype)
+        constant = (*fixed, *thresholds(layout, test["delta"]))
+        on_host = not traced and param.is_cpu
+        correction1, correction2 = _corrections(step + 1, beta1, beta2, not on_host)
+        if on_host:
+            rate = float(lr)
+            rows.append(
+                torch.tensor(
+                    (*constant, 1 / correction2, rate / correction1, rate * weight_decay),
+                    dtype=work,
+                )
+            )
+        else:
+            moving = (1 / correction2, lr / correction1, lr * weight_decay)
+            rows.append(numbers_on_device(constant, moving, work, param.device))
+    return rows

@@ -1,0 +1,427 @@
+"""SGDP: SGD with momentum whose step along a scale-invariant weight is removed (Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
+
+from gradworks.optim.adamp.compiled import (
+    dense_views,
+    numbers_on_device,
+    run_kernel,
+    sgdp_kernel,
+    thresholds,
+)
+from gradworks.optim.adamp.many import decay_many_, in_work_dtype, project_many_
+from gradworks.optim.adamp.optimizer import ProjectedOptimizer
+from gradworks.optim.adamp.projection import (
+    EXEMPT,
+    Layout,
+    project_on_host_,
+    project_traced,
+    work_dtype,
+)
+from gradworks.optim.adamp.tensors import choose_path, refuse_sparse, to_plain
+from gradworks.optim.arguments import in_interval
+
+__all__ = ["SGDP", "sgdp"]
+
+
+class SGDP(ProjectedOptimizer):
+    r"""SGD with momentum for networks with normalization: no step along scale-invariant weights.
+
+    As :class:`~gradworks.optim.adamp.AdamP`, for SGD: with momentum 0.9 the squared norm of a
+    scale-invariant weight grows about 19 times as fast as under plain gradient descent, and the
+    effective step falls as fast. Of no use to networks without normalization.
+
+    .. math::
+        b_t &= \mu b_{t-1} + (1 - \tau) g_t, \qquad
+        d_t = g_t + \mu b_t \text{ (Nesterov) or } b_t \\
+        d_t, r_t &= \Pi(d_t), \lambda_r \text{ if } p \text{ passes for scale invariant, else }
+        d_t, 1 \\
+        p_t &= (1 - \eta \lambda r_t / (1 - \mu)) p_{t-1} - \eta d_t
+
+    Args:
+        params: Parameters, named parameters or groups. Only weights of 2 or more dimensions are
+            ever projected.
+        lr: Step :math:`\eta`, at least 0, a number or a tensor of one element.
+        momentum: :math:`\mu` in [0, 1); 0. The paper uses 0.9.
+        dampening: :math:`\tau` in [0, 1]; 0. It acts on the first step too, unlike in
+            ``torch.optim.SGD``.
+        weight_decay: Decoupled decay :math:`\lambda`, at least 0; 0. Divided by
+            :math:`1 - \mu`, so that it means what the coupled one does under momentum.
+        nesterov: Look one gradient ahead; False. Needs momentum and no dampening.
+        eps: Added to norms, at least 0; 1e-8.
+        delta: Threshold, at least 0; 0.1 (Sec. 3). 0 never projects.
+        wd_ratio: Share of the decay kept on projected weights, in [0, 1]; 0.1.
+        channel_dim: Dimension whose slices are rows; 0. May differ by group.
+        foreach: Multi-tensor path without host synchronization; None: on accelerators.
+        maximize: Ascend instead.
+        differentiable: Let autograd follow the step.
+        fused: One kernel a tensor, compiled at the first step (half a minute); None: no.
+        record_branches: Keep which weights were projected: ``last_branch`` and ``report()``.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If a number is out of range, ``nesterov`` lacks momentum, or two paths are asked
+            for at once.
+        RuntimeError: If a gradient is sparse or a parameter flat (FSDP1), or ``fused=True`` cannot
+            compile.
+
+    Note:
+        The step is projected, never the momentum buffer: with ``nesterov=False`` the authors' code
+        projects the buffer itself, in place. Checkpoints of that code load (their buffer is called
+        ``momentum``). All else as in :class:`~gradworks.optim.adamp.AdamP`; state: one tensor like
+        the parameter.
+
+    Example:
+        >>> import torch
+        >>> from gradworks.optim import SGDP
+        >>> weight = torch.nn.Parameter(torch.tensor([[3.0, 4.0]]))
+        >>> opt = SGDP([weight], lr=1.0, momentum=0.9, nesterov=True)
+        >>> weight.grad = torch.tensor([[-4.0, 3.0]])  # orthogonal: scale invariant
+        >>> opt.step()
+        >>> weight.data
+        tensor([[10.6000, -1.7000]])
+
+    References:
+        "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant Weights", 2020,
+        arXiv:2006.08217, Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        eps: float = 1e-8,
+        delta: float = 0.1,
+        wd_ratio: float = 0.1,
+        *,
+        channel_dim: int = 0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        record_branches: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "eps": eps,
+            "delta": delta,
+            "wd_ratio": wd_ratio,
+            "channel_dim": channel_dim,
+            "foreach": foreach,
+            "maximize": maximize,
+            "differentiable": differentiable,
+            "fused": fused,
+            "record_branches": record_branches,
+        }
+        super().__init__(params, defaults)
+
+    @staticmethod
+    def _check_settings(group: dict[str, Any]) -> None:
+        """What SGDP alone has."""
+        in_interval("momentum", group["momentum"], closed=False)
+        in_interval("dampening", group["dampening"], closed=True)
+        if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
+            raise ValueError(
+                "nesterov=True needs momentum > 0 and dampening = 0, got "
+                f"momentum={group['momentum']} and dampening={group['dampening']}"
+            )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take checkpoints of the authors' code, whose buffer is called ``momentum``."""
+        super().__setstate__(state)
+        for found in self.state.values():
+            if "momentum" in found:
+                found["momentum_buffer"] = found.pop("momentum")
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        momentum_buffers: list[Tensor],
+    ) -> None:
+        """Collect what has a gradient; create state at the first one."""
+        for param in group["params"]:
+            if param.grad is None:
+                continue
+            refuse_sparse("SGDP", param)
+            state = self.state[param]
+            if not state:
+                state["momentum_buffer"] = torch.zeros_like(
+                    param, memory_format=torch.preserve_format
+                )
+            params.append(param)
+            grads.append(param.grad)
+            momentum_buffers.append(state["momentum_buffer"])
+
+    @_use_grad_for_differentiable
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Perform one step.
+
+        Args:
+            closure: Reevaluates the model and returns the loss.
+
+        Returns:
+            The closure's loss, or None.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params: list[Tensor] = []
+            grads: list[Tensor] = []
+            momentum_buffers: list[Tensor] = []
+            self._init_group(group, params, grads, momentum_buffers)
+            branches = sgdp(
+                params,
+                grads,
+                momentum_buffers,
+                lr=group["lr"],
+                momentum=group["momentum"],
+                dampening=group["dampening"],
+                weight_decay=group["weight_decay"],
+                nesterov=group["nesterov"],
+                eps=group["eps"],
+                delta=group["delta"],
+                wd_ratio=group["wd_ratio"],
+                channel_dim=group["channel_dim"],
+                foreach=group["foreach"],
+                maximize=group["maximize"],
+                differentiable=group["differentiable"],
+                fused=group["fused"],
+            )
+            if group["record_branches"]:
+                self._note_branches(group, params, branches)
+        return loss
+
+
+def sgdp(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    momentum_buffers: Sequence[Tensor],
+    *,
+    lr: float | Tensor,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    eps: float,
+    delta: float,
+    wd_ratio: float,
+    channel_dim: int = 0,
+    foreach: bool | None = None,
+    maximize: bool = False,
+    differentiable: bool = False,
+    fused: bool | None = None,
+) -> list[Tensor | int]:
+    """One step of SGDP on lists of tensors, in place; the arithmetic of :class:`SGDP`.
+
+    Args:
+        params: Parameters.
+        grads: Their gradients.
+        momentum_buffers: Their buffers.
+        lr: As in :class:`SGDP`, and so are all others.
+        momentum: Decay of the buffer.
+        dampening: Taken off each gradient that enters the buffer.
+        weight_decay: Decoupled decay.
+        nesterov: Look one gradient ahead.
+        eps: Added to norms.
+        delta: Threshold.
+        wd_ratio: Share of the decay on projected weights.
+        channel_dim: Dimension whose slices are rows.
+        foreach: Multi-tensor path.
+        maximize: Ascend.
+        differentiable: Let autograd follow.
+        fused: One compiled kernel a tensor.
+
+    Returns:
+        The branch of each parameter, as :func:`~gradworks.optim.adamp.adamp` returns it.
+    """
+    lists = [list(x) for x in (params, grads, momentum_buffers)]
+    path = choose_path(params, foreach=foreach, fused=fused, differentiable=differentiable)
+    layouts = to_plain(channel_dim, *lists)
+    if isinstance(lr, Tensor):
+        lr = lr.squeeze()
+    settings: dict[str, Any] = {
+        "lr": lr,
+        "momentum": momentum,
+        "dampening": dampening,
+        "weight_decay": weight_decay / (1 - momentum),  # as coupled decay acts under momentum
+        "nesterov": nesterov,
+        "maximize": maximize,
+        "test": {"delta": delta, "wd_ratio": wd_ratio, "eps": eps},
+    }
+    if path == "foreach":
+        return _multi_tensor_sgdp(*lists, layouts, **settings)
+    if path == "fused":
+        return _fused_sgdp(*lists, layouts, **settings)
+    return _single_tensor_sgdp(*lists, layouts, differentiable=differentiable, **settings)
+
+
+def _single_tensor_sgdp(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momentum_buffers: list[Tensor],
+    layouts: list[Layout | None],
+    *,
+    lr: float | Tensor,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    test: dict[str, float],
+    differentiable: bool = False,
+) -> list[Tensor | int]:
+    """The paper line by line (Algorithm 1): the oracle of the other paths."""
+    branches: list[Tensor | int] = []
+    traced = differentiable or torch.compiler.is_compiling()
+    for i, param in enumerate(params):
+        layout, work = layouts[i], work_dtype(param.dtype)
+        p = param.to(work, copy=differentiable)
+        buf = momentum_buffers[i].to(work, copy=differentiable)
+        g = grads[i].to(work)
+        if maximize:
+            g = -g
+
+        buf.mul_(momentum).add_(g, alpha=1 - dampening)
+        # the buffer itself is never projected: d is a tensor of its own
+        d = g.add(buf, alpha=momentum) if nesterov else buf.clone()
+
+        ratio: float | Tensor = 1.0
+        branch: Tensor | int = EXEMPT
+        if layout is not None:
+            if traced or not p.is_cpu:
+                d, ratio, branch = project_traced(p, g, d, layout, **test)
+            else:
+                ratio, branch = project_on_host_(p, g, d, layout, **test)  # Eq. (11), (12)
+        branches.append(branch)
+
+        decay = 1 - lr * weight_decay * ratio
+        if differentiable:
+            p = p * decay - d * lr
+        else:
+            if weight_decay != 0:
+                p.mul_(decay)
+            if isinstance(lr, Tensor):
+                p.sub_(d.mul_(lr))
+            else:
+                p.add_(d, alpha=-lr)
+
+        for stored, computed in ((param, p), (momentum_buffers[i], buf)):
+            if computed is not stored:
+                stored.copy_(computed)
+    return branches
+
+
+def _multi_tensor_sgdp(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momentum_buffers: list[Tensor],
+    layouts: list[Layout | None],
+    *,
+    lr: float | Tensor,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    test: dict[str, float],
+) -> list[Tensor | int]:
+    """The same for all tensors of a device and dtype at once; branch free, nothing is read."""
+    branches: list[Tensor | int] = [EXEMPT] * len(params)
+    if not params:
+        return branches
+    groups = Optimizer._group_tensors_by_device_and_dtype(
+        [params, grads, momentum_buffers],  # type: ignore[list-item]
+        with_indices=True,
+    )
+    for lists, indices in groups.values():
+        stored_p, stored_g, stored_buf = cast(list[list[Tensor]], lists)
+        p, g, buf = (in_work_dtype(x) for x in (stored_p, stored_g, stored_buf))
+        if maximize:
+            g = list(torch._foreach_neg(g))
+
+        torch._foreach_mul_(buf, momentum)
+        torch._foreach_add_(buf, g, alpha=1 - dampening)
+        d = list(torch._foreach_add(g, buf, alpha=momentum) if nesterov else map(torch.clone, buf))
+
+        if isinstance(lr, Tensor):
+            lr = lr.to(p[0].device, non_blocking=True)
+        ratios, taken = project_many_(p, g, d, [layouts[i] for i in indices], **test)
+        for i, branch in zip(indices, taken):
+            branches[i] = branch
+
+        if weight_decay != 0:
+            decay_many_(p, ratios, lr * weight_decay)
+        if isinstance(lr, Tensor):
+            torch._foreach_mul_(d, lr)
+            torch._foreach_sub_(p, d)
+        else:
+            torch._foreach_add_(p, d, alpha=-lr)
+        for stored, computed in ((stored_p, p), (stored_buf, buf)):
+            if computed is not stored:
+                torch._foreach_copy_(stored, computed)
+    return branches
+
+
+def _fused_sgdp(
+    params: list[Tensor],
+    grads: list[Tensor],
+    momentum_buffers: list[Tensor],
+    layouts: list[Layout | None],
+    **settings: Any,
+) -> list[Tensor | int]:
+    """One compiled kernel a tensor; what has no dense view takes the oracle's path."""
+    branches: list[Tensor | int] = [EXEMPT] * len(params)
+    for i, (param, layout) in enumerate(zip(params, layouts)):
+        tensors = (param, grads[i], momentum_buffers[i])
+        views = dense_views(layout, *tensors)
+        if views is None:
+            lists = [[x] for x in tensors]
+            (branches[i],) = _single_tensor_sgdp(*lists, [layout], **settings)
+            continue
+        numbers = _kernel_numbers(param, layout, **settings)
+        branch = run_kernel(sgdp_kernel, settings["nesterov"], numbers, views)
+        if branch is not None:
+            branches[i] = branch
+    return branches
+
+
+def _kernel_numbers(
+    param: Tensor,
+    layout: Layout | None,
+    *,
+    lr: float | Tensor,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+    test: dict[str, float],
+) -> Tensor:
+    """What the kernel reads: a vector computed by the host for a CPU."""
+    work = work_dtype(param.dtype)
+    bounds = thresholds(layout, test["delta"])
+    sign = -1.0 if maximize else 1.0
+    constant = (sign, momentum, 1 - dampening, test["eps"], test["wd_ratio"], *bounds)
+    if param.is_cpu:
+        rate = float(lr)
+        return torch.tensor((*constant, rate, rate * weight_decay), dtype=work)
+    return numbers_on_device(constant, (lr, lr * weight_decay), work, param.device)

@@ -1,0 +1,67 @@
+"""From the tensors a user holds to those the arithmetic runs on, and which path they take."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gradworks.optim.adamp.projection import Layout, layout_of
+from gradworks.optim.adamp.sharded import is_sharded, local
+
+__all__ = ["choose_path", "refuse_flat", "refuse_sparse", "to_plain"]
+
+# Where torch's own optimizers take the multi-tensor path by default.
+_FOREACH_DEVICES = frozenset({"cuda", "xpu", "mtia"})
+
+
+def to_plain(channel_dim: int, params: list[Tensor], *others: list[Tensor]) -> list[Layout | None]:
+    """Replace tensors by local, real ones that share their memory; layouts of the whole weights."""
+    layouts = [layout_of(param, channel_dim) for param in params]
+    for i, param in enumerate(params):
+        for tensors in (*others, params):
+            tensor = local(tensors[i], param)
+            if tensor.is_complex():
+                tensor = torch.view_as_real(tensor.resolve_conj())
+            tensors[i] = tensor
+    return layouts
+
+
+def choose_path(
+    params: Sequence[Tensor], *, foreach: bool | None, fused: bool | None, differentiable: bool
+) -> str:
+    """One of "single", "foreach", "fused".
+
+    Sharded weights always take the multi-tensor path: it reduces once for all of them.
+    """
+    if any(is_sharded(param) for param in params):
+        if differentiable:
+            raise RuntimeError(
+                "differentiable=True does not work for sharded parameters (DTensor); call "
+                "full_tensor() first"
+            )
+        return "foreach"
+    if foreach is None and not fused and not differentiable:
+        foreach = len(params) > 0 and all(p.device.type in _FOREACH_DEVICES for p in params)
+    if foreach:
+        return "foreach"
+    return "fused" if fused and not torch.compiler.is_compiling() else "single"
+
+
+def refuse_sparse(name: str, param: Tensor) -> None:
+    """A projection needs whole rows."""
+    if param.grad is not None and param.grad.layout != torch.strided:
+        raise RuntimeError(
+            f"{name} does not take sparse gradients, got one for a parameter of shape "
+            f"{tuple(param.shape)}; use sparse=False in the embedding, or torch.optim.SparseAdam"
+        )
+
+
+def refuse_flat(param: Tensor) -> None:
+    """FSDP1's flat parameters have lost the shape that the projection needs."""
+    if getattr(param, "_is_flat_param", False):
+        raise RuntimeError(
+            f"a flat parameter of FSDP1 (shape {tuple(param.shape)}) holds many weights, whose rows "
+            "are no longer known; shard with torch.distributed.fsdp.fully_shard"
+        )
