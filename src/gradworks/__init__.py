@@ -4,7 +4,9 @@ Subpackages load on first use, so ``import gradworks`` costs next to nothing:
 
 - ``gradworks.losses``: what is minimised
 - ``gradworks.optim``: how a step is taken
+- ``gradworks.multitask``: gradients that conflict
 - ``gradworks.curvature``: the shape of a loss surface
+- ``gradworks.layers``: structure in a model
 - ``gradworks.papers``: the catalogue, one module a paper
 - ``gradworks.bench``: fair comparison, run store, statistics
 - ``gradworks.report``: terminal tables and the static site
@@ -17,7 +19,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("bench", "curvature", "losses", "optim", "papers", "report")
+_SUBPACKAGES = ("bench", "curvature", "layers", "losses", "multitask", "optim", "papers", "report")
 
 __all__ = ["__version__", *_SUBPACKAGES]
 

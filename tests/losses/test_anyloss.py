@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -527,6 +528,39 @@ def test_skipped_counts_terms_without_samples() -> None:
     module.eval()
     module(z, torch.ones(9))
     assert module.skipped.item() == 2
+
+
+def test_true_is_a_window_of_ten_batches() -> None:
+    z, y, _ = problem()
+    ten, flag, off = AnyLoss(accumulate=10), AnyLoss(accumulate=True), AnyLoss(accumulate=False)
+    batches = [(z * (k + 1), y) for k in range(13)]
+    assert [flag(*b) for b in batches] == [ten(*b) for b in batches]
+    assert off(*batches[3]) == anyloss(*batches[3])
+
+
+def test_module_survives_pickle_with_its_state() -> None:
+    z, y, _ = problem()
+    module = AnyLoss("f2", accumulate=2, threshold=0.4)
+    module(z, y)
+    again = pickle.loads(pickle.dumps(module))
+    assert again(2 * z, y) == module(2 * z, y) != anyloss(2 * z, y, "f2", threshold=0.4)
+
+
+def test_autocast_keeps_the_counts_in_float32() -> None:
+    """Sums in bfloat16 stop at 256; the gradient still reaches the half-precision layer."""
+    X = torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
+    y = torch.arange(600) % 2
+    layer = torch.nn.Linear(3, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = layer(X)
+        loss = AnyLoss(amplification=33.0)(logits, y)
+        total = soft_confusion(logits, y).total
+    assert logits.dtype == torch.bfloat16
+    assert loss.dtype == torch.float32
+    assert total.item() == pytest.approx(600.0, rel=1e-6)
+    torch.testing.assert_close(loss, anyloss(logits.float(), y, amplification=33.0))
+    loss.backward()
+    assert layer.weight.grad.abs().sum() > 0
 
 
 def test_class_count_may_not_change_in_running_counts() -> None:

@@ -234,6 +234,9 @@ X4, Y4 = np.arange(8.0).reshape(4, 2), np.array([0, 1, 0, 1])
         ({"hidden_layer_sizes": (0,)}, ValueError, "hidden_layer_sizes must be at least 1"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"batch_size": 2, "solver": "lbfgs"}, ValueError, "full batch"),
+        ({"hidden_layer_sizes": 5}, TypeError, "must be a tuple of widths"),
+        ({"lr": "0.1"}, TypeError, "lr must be a number, got str '0.1'"),
+        ({"validation_fraction": None}, TypeError, "validation_fraction must be a number"),
         ({"lr": 0.0}, ValueError, "lr must be positive"),
         ({"lr": float("nan")}, ValueError, "lr must be positive"),
         ({"validation_fraction": 1.0}, ValueError, "inside (0, 1)"),
@@ -259,6 +262,12 @@ def test_bad_tables(arguments: tuple, text: str) -> None:
     with pytest.raises(ValueError) as caught:
         AnyLossClassifier().fit(*arguments)
     assert text in str(caught.value)
+
+
+def test_score_wants_one_label_a_row() -> None:
+    model = AnyLossClassifier(max_iter=2).fit(X4, Y4)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        model.score(X4, Y4[:3])
 
 
 BLOCKED = """

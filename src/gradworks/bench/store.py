@@ -30,10 +30,6 @@ BUSY_SECONDS = 30.0
 OPEN_STATUSES = "('queued', 'killed')"
 
 
-class StoreError(RuntimeError):
-    """The store cannot be read or written; the text says in one sentence why and what to do."""
-
-
 @dataclass(frozen=True)
 class TrialRow:
     """A trial that a study or the final runs need.
@@ -70,25 +66,6 @@ def arm_from(spec: Mapping[str, Any]) -> Arm:
     return Arm(**{**spec, "space": tuple(Knob(**knob) for knob in spec["space"])})
 
 
-def _sentence(path: Path, error: Exception) -> str:
-    """Say in one sentence what is wrong with the store at ``path``."""
-    text = str(error)
-    cases = (
-        (("readonly", "read-only"), "is read-only: make it writable or take another --store"),
-        (("disk is full",), "could not grow, the disk is full: free some space and run again"),
-        (("unable to open",), "cannot be opened: its folder must exist and be writable"),
-        (
-            ("not a database", "malformed", "points nowhere"),
-            "is damaged or no SQLite file: move it away or take another --store",
-        ),
-        (("is locked",), f"was locked by another program for {BUSY_SECONDS:.0f} s: close that one"),
-    )
-    for fragments, meaning in cases:
-        if any(fragment in text for fragment in fragments):
-            return f"store {path} {meaning} ({text})"
-    return f"store {path} failed: {text}"
-
-
 class Store:
     """An open run store.
 
@@ -104,97 +81,8 @@ class Store:
     """
 
     def __init__(self, path: str | Path, *, create: bool = True) -> None:
-        self.path = Path(path).absolute()
+        super().__init__(path, create=create)
         self.checkpoints = CheckpointFolder(self.path.with_name(self.path.name + ".checkpoints"))
-        if not create and not self.path.exists():
-            raise StoreError(f"store {self.path} does not exist: `gradworks run` creates one")
-        if self.path.is_dir():
-            raise StoreError(f"store {self.path} is a folder: name a file in it")
-        with self._explained():
-            self._connection = sqlite3.connect(
-                self.path, timeout=BUSY_SECONDS, isolation_level=None
-            )
-        self._connection.row_factory = sqlite3.Row
-        try:
-            with self._explained():
-                self._prepare()
-        except BaseException:
-            self.close()
-            raise
-
-    def _prepare(self) -> None:
-        """Set the pragmas, refuse what is not ours, bring the tables up to date."""
-        connection = self._connection
-        version = version_of(connection)
-        if version is None:
-            raise StoreError(
-                f"store {self.path} is an SQLite file of another program: take another --store"
-            )
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"store {self.path} was written by a newer gradworks (schema {version}, this one "
-                f"reads up to {SCHEMA_VERSION}): upgrade gradworks or take another --store"
-            )
-        self._use_wal()
-        connection.execute("PRAGMA synchronous = NORMAL")
-        if version < SCHEMA_VERSION:
-            migrate(connection)
-        connection.execute("PRAGMA foreign_keys = ON")
-        # SQLite opens a read-only file without a word; ask for the write lock now, not in an hour.
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-
-    def _use_wal(self) -> None:
-        """Switch to WAL; the switch itself does not wait for other openers, so it is repeated."""
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            try:
-                if self._connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-                    return
-                self._connection.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.02)
-            else:
-                return
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Turn SQLite's errors into a :class:`StoreError`."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreError(_sentence(self.path, error)) from error
-
-    @contextlib.contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction: all of it or nothing."""
-        connection = self._connection
-        with self._explained():
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def read(self, sql: str, *args: Any) -> list[sqlite3.Row]:
-        """Return all rows of a query."""
-        with self._explained():
-            return self._connection.execute(sql, args).fetchall()
-
-    def close(self) -> None:
-        """Close the connection; the last one also folds the WAL back into the file."""
-        self._connection.close()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # -- experiments ---------------------------------------------------------------------------
 
@@ -387,75 +275,6 @@ class Store:
             splits = found.setdefault(row["trial_id"], {})
             splits.setdefault(row["split"], {})[row["name"]] = row["value"]
         return found
-
-    def reclaim(self, experiment_id: str) -> int:
-        """Give up the leases of dead workers; their trials go on from their last checkpoint."""
-        rows = self.read(
-            "SELECT l.* FROM lease l JOIN trial t ON t.id = l.trial_id "
-            "JOIN workload w ON w.id = t.workload_id WHERE w.experiment_id = ?",
-            experiment_id,
-        )
-        now = time.time()
-        dead = [
-            (row["trial_id"], row["worker"], row["heartbeat"])
-            for row in rows
-            if is_gone(
-                row["worker"], row["pid"], row["host"], row["boot_id"], now - row["heartbeat"]
-            )
-        ]
-        taken = 0
-        if dead:
-            with self.transaction() as connection:
-                for trial_id, worker, heartbeat in dead:
-                    # Another run may have been quicker, or the heartbeat came back meanwhile.
-                    gone = connection.execute(
-                        "DELETE FROM lease WHERE trial_id = ? AND worker = ? AND heartbeat = ?",
-                        (trial_id, worker, heartbeat),
-                    ).rowcount
-                    if gone:
-                        connection.execute(
-                            "UPDATE trial SET status = 'killed' WHERE id = ?", (trial_id,)
-                        )
-                        taken += 1
-        return taken
-
-    def release(self, pid: int, host: str, error: str | None) -> None:
-        """Give back what a dead worker of ours held.
-
-        Args:
-            pid: Its process id.
-            host: Its host.
-            error: Why it died, which counts as an attempt; None if we ended it ourselves.
-        """
-        with self.transaction() as connection:
-            for row in connection.execute(
-                "SELECT trial_id FROM lease WHERE pid = ? AND host = ?", (pid, host)
-            ).fetchall():
-                connection.execute("DELETE FROM lease WHERE trial_id = ?", (row["trial_id"],))
-                if error is None:
-                    connection.execute(
-                        "UPDATE trial SET status = 'killed' WHERE id = ?", (row["trial_id"],)
-                    )
-                else:
-                    self.count_attempt(connection, row["trial_id"], error)
-
-    @staticmethod
-    def count_attempt(connection: sqlite3.Connection, trial_id: int, error: str) -> None:
-        """Count a failed attempt: queue the trial again, or give it up at the last one."""
-        connection.execute(
-            "UPDATE trial SET attempt = attempt + 1, error = ?, ended = ?, status = "
-            "CASE WHEN attempt + 1 >= ? THEN 'failed' ELSE 'queued' END WHERE id = ?",
-            (error, time.time(), MAX_ATTEMPTS, trial_id),
-        )
-
-    def retry_failed(self, experiment_id: str) -> int:
-        """Queue failed trials again: whoever runs again has mended the cause."""
-        with self.transaction() as connection:
-            return connection.execute(
-                "UPDATE trial SET status = 'queued', attempt = 0 WHERE status = 'failed' AND "
-                "workload_id IN (SELECT id FROM workload WHERE experiment_id = ?)",
-                (experiment_id,),
-            ).rowcount
 
     def sweep(self) -> None:
         """Remove checkpoint files that no row points to: a kill came between the two."""

@@ -1,9 +1,13 @@
-"""Checks of the numbers that every optimizer takes: name, value found, values allowed."""
+"""Checks of the numbers that every optimizer takes: name, value found, values allowed.
+
+A value of the wrong type is a ``TypeError`` in all of them.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -12,14 +16,14 @@ __all__ = ["at_least_zero", "betas_of", "flags", "in_interval", "learning_rate",
 
 
 def _number(name: str, value: object) -> float:
-    """A real number that is not a bool."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """A real number, of NumPy too, that is not a bool."""
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     return float(value)
 
 
 def at_least_zero(name: str, value: object) -> float:
-    """Require a finite number that is not negative.
+    """Require a number that is not negative; infinity is one.
 
     Args:
         name: How the argument is called in the message.
@@ -29,7 +33,6 @@ def at_least_zero(name: str, value: object) -> float:
         The value as a float.
 
     Raises:
-        TypeError: If it is no number.
         ValueError: If it is negative or NaN.
     """
     number = _number(name, value)
@@ -50,7 +53,6 @@ def in_interval(name: str, value: object, *, closed: bool) -> float:
         The value as a float.
 
     Raises:
-        TypeError: If it is no number.
         ValueError: If it lies outside.
     """
     number = _number(name, value)
@@ -66,7 +68,6 @@ def learning_rate(value: object) -> None:
         value: What was given as ``lr``.
 
     Raises:
-        TypeError: If it is neither a number nor a tensor.
         ValueError: If it is negative or not finite, or a tensor of several elements.
     """
     if isinstance(value, Tensor):
@@ -90,8 +91,7 @@ def betas_of(value: object) -> tuple[float, float]:
         The pair as floats.
 
     Raises:
-        TypeError: If it is no pair of numbers.
-        ValueError: If one lies outside.
+        TypeError: If it is no pair.
     """
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"betas must be a pair of numbers, got {value!r}")

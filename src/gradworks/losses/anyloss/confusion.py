@@ -295,7 +295,12 @@ def batched_confusion(
     target = target.expand_as(score)
     weight = None if weight is None else weight.expand_as(score)
     function = _Counts if torch.compiler.is_compiling() else _EagerCounts
-    counts, _ = function.apply(score, target, weight, rule or Rule())  # type: ignore[no-untyped-call]
+    if torch.is_autocast_enabled(score.device.type):
+        # Autocast would take the sums in half precision: 1 + 256 ones is 256 in bfloat16.
+        with torch.autocast(score.device.type, enabled=False):
+            counts, _ = function.apply(score, target, weight, rule or Rule())  # type: ignore[no-untyped-call]
+    else:
+        counts, _ = function.apply(score, target, weight, rule or Rule())  # type: ignore[no-untyped-call]
     return Confusion(*counts.unbind(0))
 
 

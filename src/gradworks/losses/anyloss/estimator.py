@@ -9,6 +9,7 @@ the same tensors.
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import torch
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.model_selection import train_test_split
-    from sklearn.utils import check_random_state
+    from sklearn.utils import check_consistent_length, check_random_state
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:  # pragma: no cover - needs an environment without scikit-learn
@@ -28,6 +29,7 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
 
 from gradworks.losses.anyloss.baselines import BatchedMetricLoss, hard_confusion
 from gradworks.losses.anyloss.batched import fit_batched
+from gradworks.losses.anyloss.early_stopping import Watch
 from gradworks.losses.anyloss.folds import stack_folds
 from gradworks.losses.anyloss.inputs import check_beta, check_rule
 from gradworks.losses.anyloss.metrics import get_metric
@@ -157,12 +159,21 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"solver must be one of {', '.join(_SOLVERS)}, got {self.solver!r}")
         _check_count("max_iter", self.max_iter)
         _check_count("n_iter_no_change", self.n_iter_no_change)
+        if not isinstance(self.hidden_layer_sizes, list | tuple):
+            raise TypeError(
+                "hidden_layer_sizes must be a tuple of widths, () for a linear model, "
+                f"got {self.hidden_layer_sizes!r}"
+            )
         for width in self.hidden_layer_sizes:
             _check_count("hidden_layer_sizes", width)
         if self.batch_size is not None:
             _check_count("batch_size", self.batch_size)
             if self.solver == "lbfgs":
                 raise ValueError("batch_size must be None with solver='lbfgs', which is full batch")
+        for name in ("lr", "validation_fraction"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
         if not 0.0 < self.lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, got {self.lr}")
         if not 0.0 < self.validation_fraction < 1.0:
@@ -272,7 +283,13 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         net = BatchedNet(
             [w.to(device, dtype) for w in net.weights], [b.to(device, dtype) for b in net.biases]
         )
-        watch = _Watch(self, stack.transform(X[held_out]), labels[:, held_out], weight[held_out])
+        watch = Watch(
+            get_metric(self.metric, self.beta),
+            self.n_iter_no_change,
+            stack.transform(X[held_out]),
+            labels[:, held_out],
+            weight[held_out],
+        )
         fit = fit_batched(
             stack.X,
             labels[None, :, rows],
@@ -367,7 +384,8 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         predicted = self.predict(X)
         y = np.asarray(y)
-        weight = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, float)
+        weight = _check_sample_weight(sample_weight, predicted, dtype=np.float64)
+        check_consistent_length(predicted, y, weight)
         if self.metric == "accuracy":
             return float(np.average(predicted == y, weights=weight))
         wanted = self.classes_ if len(self.classes_) > 2 else self.classes_[1:]
@@ -375,31 +393,3 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         said = torch.from_numpy((predicted[None, :] == wanted[:, None]).astype(np.float64))
         confusion = hard_confusion(said - 0.5, truth, torch.from_numpy(weight))
         return float(get_metric(self.metric, self.beta)(confusion).mean())
-
-
-class _Watch:
-    """Early stopping: the metric on held-out rows after every epoch."""
-
-    def __init__(
-        self,
-        model: AnyLossClassifier,
-        X: torch.Tensor,
-        target: torch.Tensor,
-        weight: np.ndarray,
-    ) -> None:
-        self._X, self._target = X, target
-        self._weight = torch.as_tensor(weight, dtype=X.dtype, device=X.device)
-        self._metric = get_metric(model.metric, model.beta)
-        self._patience = model.n_iter_no_change
-        self.scores: list[float] = []
-        self.best: BatchedNet | None = None
-        self._best_epoch = -1
-
-    def __call__(self, epoch: int, net: BatchedNet) -> bool:
-        """Whether to stop."""
-        confusion = hard_confusion(net.logits(self._X)[0], self._target, self._weight)
-        score = float(self._metric(confusion).mean())
-        if not self.scores or score > max(self.scores):
-            self.best, self._best_epoch = net.clone(), epoch
-        self.scores.append(score)
-        return epoch - self._best_epoch >= self._patience

@@ -25,40 +25,20 @@ from gradworks.losses.anyloss.inputs import (
     warn_saturated,
 )
 from gradworks.losses.anyloss.metrics import MetricFn, get_metric
+from gradworks.losses.anyloss.processes import synchronized
 
 __all__ = ["AnyLoss", "anyloss"]
 
 _AVERAGES = ("binary", "macro", "micro", "weighted")
 _REDUCTIONS = ("metric", "none")
+# What ``accumulate=True`` means.
+_ACCUMULATED = 10
 
 
 def _check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
     """One of a few words."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-class _AllReduce(torch.autograd.Function):
-    """Sum over processes; the derivative of the sum of all processes' losses is summed likewise."""
-
-    @staticmethod
-    def forward(ctx: Any, counts: Tensor, group: Any) -> Tensor:
-        ctx.group = group
-        total = counts.clone()
-        torch.distributed.all_reduce(total, group=group)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return _AllReduce.apply(grads[0].contiguous(), ctx.group), None  # type: ignore[no-untyped-call]
-
-
-def _synchronized(confusion: Confusion, group: Any) -> Confusion:
-    """Counts of the joint batch of all processes; of this one where there is no process group."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return confusion
-    total = _AllReduce.apply(torch.stack(list(confusion)), group)  # type: ignore[no-untyped-call]
-    return Confusion(*total.unbind(0))
 
 
 def _confusion(
@@ -203,7 +183,7 @@ def anyloss(
     if surrogate == "anyloss" and not torch.compiler.is_compiling():
         warn_saturated(input.dtype, rule.amplification)
     if sync:
-        confusion = _synchronized(confusion, None)
+        confusion = synchronized(confusion, None)
     return _reduce(confusion, fn, average, reduction)
 
 
@@ -220,7 +200,7 @@ class AnyLoss(nn.Module):
         threshold: Decision threshold in (0, 1), 0.5.
         from_logits: ``False`` when inputs are probabilities.
         accumulate: Number of earlier batches whose counts (without gradient) are added to this
-            batch's, so that small batches see the ratio of the set; 0 (ours).
+            batch's, so that small batches see the ratio of the set; 0 is off, True is 10 (ours).
         average: "binary", "macro", "micro" or "weighted"; see :func:`anyloss`.
         reduction: "metric" or "none".
         surrogate: "anyloss", "sol" or "linear".
@@ -271,8 +251,10 @@ class AnyLoss(nn.Module):
         super().__init__()
         _check_choice("average", average, _AVERAGES)
         _check_choice("reduction", reduction, _REDUCTIONS)
-        if isinstance(accumulate, bool) or not isinstance(accumulate, int):
-            raise TypeError(f"accumulate must be an int, got {accumulate!r}")
+        if isinstance(accumulate, bool):
+            accumulate = _ACCUMULATED if accumulate else 0
+        if not isinstance(accumulate, int):
+            raise TypeError(f"accumulate must be an int or a bool, got {accumulate!r}")
         if accumulate < 0:
             raise ValueError(f"accumulate must be at least 0 (off), got {accumulate}")
         check_rule(surrogate, 73.0 if callable(amplification) else amplification, threshold)
@@ -346,7 +328,7 @@ class AnyLoss(nn.Module):
             self._warned = True
             warn_saturated(input.dtype, strength)
         if self.sync:
-            confusion = _synchronized(confusion, self.process_group)
+            confusion = synchronized(confusion, self.process_group)
         if self.training:
             confusion = self._remember(confusion)
         return _reduce(confusion, self._fn, self.average, self.reduction)
@@ -375,6 +357,14 @@ class AnyLoss(nn.Module):
         if missing is not None:
             self._skipped = self._skipped + missing(pooled)
         return pooled
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The metric is a closure; name and beta say the same and can be pickled.
+        return {key: value for key, value in self.__dict__.items() if key != "_fn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._fn = get_metric(self.metric, self.beta)
 
     def get_extra_state(self) -> dict[str, Any]:
         """State for ``state_dict``.

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
+from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
-from gradworks.optim.adamp.compiled import (
-    adamp_kernel,
-    dense_views,
-    numbers_on_device,
-    run_kernel,
-    thresholds,
+from gradworks.optim.adamp.adam_paths import (
+    AdamTensors,
+    fused_adamp,
+    multi_tensor_adamp,
+    single_tensor_adamp,
 )
-from gradworks.optim.adamp.projection import (
-    EXEMPT,
-    Layout,
-    project_on_host_,
-    project_traced,
-    work_dtype,
-)
-from gradworks.optim.adamp.many import decay_many_, in_work_dtype, project_many_
 from gradworks.optim.adamp.optimizer import ProjectedOptimizer
 from gradworks.optim.adamp.tensors import choose_path, refuse_sparse, to_plain
 from gradworks.optim.arguments import betas_of, flags
@@ -155,7 +146,6 @@ class AdamP(ProjectedOptimizer):
         """Take checkpoints of older versions, the authors' code and pytorch_optimizer."""
         super().__setstate__(state)
         for group in self.param_groups:
-            group.setdefault("capturable", False)
             shared_step = group.pop("step", None)
             for param in group["params"]:
                 found = self.state.get(param)
@@ -196,7 +186,7 @@ class AdamP(ProjectedOptimizer):
             state_steps.append(state["step"])
 
     @_use_grad_for_differentiable
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one step.
 
         Args:
@@ -291,10 +281,10 @@ def adamp(
     Raises:
         RuntimeError: If a CUDA graph is captured without ``capturable``.
     """
-    lists = [list(x) for x in (params, grads, exp_avgs, exp_avg_sqs)]
     path = choose_path(params, foreach=foreach, fused=fused, differentiable=differentiable)
-    layouts = to_plain(channel_dim, *lists)
-    if lists[0] and lists[0][0].is_cuda and not capturable and _capturing():
+    p, g, m, v = (list(x) for x in (params, grads, exp_avgs, exp_avg_sqs))
+    layouts = to_plain(channel_dim, p, g, m, v)
+    if p and p[0].is_cuda and not capturable and _capturing():
         raise RuntimeError("a CUDA graph is being captured; construct AdamP with capturable=True")
     if isinstance(lr, Tensor):
         lr = lr.squeeze()
@@ -309,217 +299,14 @@ def adamp(
         "traced": capturable or differentiable or torch.compiler.is_compiling(),
         "test": {"delta": delta, "wd_ratio": wd_ratio, "eps": eps},
     }
+    tensors = AdamTensors(p, g, m, v, list(state_steps), layouts)
     if path == "foreach":
-        return _multi_tensor_adamp(*lists, list(state_steps), layouts, **settings)
+        return multi_tensor_adamp(tensors, **settings)
     if path == "fused":
-        return _fused_adamp(*lists, list(state_steps), layouts, **settings)
-    return _single_tensor_adamp(
-        *lists, list(state_steps), layouts, differentiable=differentiable, **settings
-    )
+        return fused_adamp(tensors, **settings)
+    return single_tensor_adamp(tensors, differentiable=differentiable, **settings)
 
 
 def _capturing() -> bool:
     """Whether the current stream records a CUDA graph."""
     return not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()
-
-
-def _corrections(
-    step: Tensor, beta1: float, beta2: float, traced: bool
-) -> tuple[float | Tensor, float | Tensor]:
-    """Bias corrections 1 - beta1^t and sqrt(1 - beta2^t); as tensors where t must not be read."""
-    if traced:
-        # in float32 the first 1 - 0.999 would be wrong in its sixth digit
-        t = step.to(torch.float32 if step.device.type == "mps" else torch.float64)
-        return 1 - beta1**t, (1 - beta2**t).sqrt()
-    count = step.item()
-    return 1 - beta1**count, (1 - beta2**count) ** 0.5
-
-
-def _single_tensor_adamp(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    state_steps: list[Tensor],
-    layouts: list[Layout | None],
-    *,
-    lr: float | Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-    traced: bool,
-    test: dict[str, float],
-    differentiable: bool = False,
-) -> list[Tensor | int]:
-    """The paper line by line (Algorithm 2): the oracle of the other paths."""
-    branches: list[Tensor | int] = []
-    for i, param in enumerate(params):
-        step, layout, work = state_steps[i], layouts[i], work_dtype(param.dtype)
-        p = param.to(work, copy=differentiable)
-        m = exp_avgs[i].to(work, copy=differentiable)
-        v = exp_avg_sqs[i].to(work, copy=differentiable)
-        g = grads[i].to(work)
-        if maximize:
-            g = -g
-
-        step += 1
-        m.lerp_(g, 1 - beta1)  # m = b1 m + (1 - b1) g
-        v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # v = b2 v + (1 - b2) g^2
-        correction1, correction2 = _corrections(step, beta1, beta2, traced)
-        denom = v.sqrt().div_(correction2).add_(eps)
-        u = (m.lerp(g, 1 - beta1) if nesterov else m) / denom  # no bias correction in u
-
-        ratio: float | Tensor = 1.0
-        branch: Tensor | int = EXEMPT
-        if layout is not None:
-            if traced or not p.is_cpu:
-                u, ratio, branch = project_traced(p, g, u, layout, **test)
-            else:
-                ratio, branch = project_on_host_(p, g, u, layout, **test)  # Eq. (11), (12)
-        branches.append(branch)
-
-        decay, size = 1 - lr * weight_decay * ratio, lr / correction1
-        if differentiable:
-            p = p * decay - u * size
-        else:
-            if weight_decay != 0:
-                p.mul_(decay)
-            if isinstance(size, Tensor):
-                p.sub_(u.mul_(size))
-            else:
-                p.add_(u, alpha=-size)
-
-        for stored, computed in ((param, p), (exp_avgs[i], m), (exp_avg_sqs[i], v)):
-            if computed is not stored:
-                stored.copy_(computed)
-    return branches
-
-
-def _multi_tensor_adamp(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    state_steps: list[Tensor],
-    layouts: list[Layout | None],
-    *,
-    lr: float | Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-    traced: bool,
-    test: dict[str, float],
-) -> list[Tensor | int]:
-    """The same for all tensors of a device and dtype at once; branch free, nothing is read."""
-    branches: list[Tensor | int] = [EXEMPT] * len(params)
-    if not params:
-        return branches
-    groups = Optimizer._group_tensors_by_device_and_dtype(
-        [params, grads, exp_avgs, exp_avg_sqs, state_steps],  # type: ignore[list-item]
-        with_indices=True,
-    )
-    for lists, indices in groups.values():
-        stored_p, stored_g, stored_m, stored_v, steps = cast(list[list[Tensor]], lists)
-        p, g, m, v = (in_work_dtype(x) for x in (stored_p, stored_g, stored_m, stored_v))
-        if maximize:
-            g = list(torch._foreach_neg(g))
-
-        torch._foreach_add_(steps, 1)
-        torch._foreach_lerp_(m, g, 1 - beta1)
-        torch._foreach_mul_(v, beta2)
-        torch._foreach_addcmul_(v, g, g, 1 - beta2)
-        corrections = [_corrections(step, beta1, beta2, traced) for step in steps]
-        denom = list(torch._foreach_sqrt(v))
-        torch._foreach_div_(denom, [c for _, c in corrections])
-        torch._foreach_add_(denom, eps)
-        u = list(torch._foreach_div(torch._foreach_lerp(m, g, 1 - beta1) if nesterov else m, denom))
-        del denom
-
-        if isinstance(lr, Tensor):
-            lr = lr.to(p[0].device, non_blocking=True)
-        found = [layouts[i] for i in indices]
-        ratios, taken = project_many_(p, g, u, found, **test)
-        for i, branch in zip(indices, taken):
-            branches[i] = branch
-
-        if weight_decay != 0:
-            decay_many_(p, ratios, lr * weight_decay)
-        sizes = [lr / c for c, _ in corrections]
-        if all(isinstance(size, float) and size == sizes[0] for size in sizes):
-            torch._foreach_add_(p, u, alpha=-cast(float, sizes[0]))
-        else:
-            torch._foreach_mul_(u, sizes)
-            torch._foreach_sub_(p, u)
-        for stored, computed in ((stored_p, p), (stored_m, m), (stored_v, v)):
-            if computed is not stored:
-                torch._foreach_copy_(stored, computed)
-    return branches
-
-
-def _fused_adamp(
-    params: list[Tensor],
-    grads: list[Tensor],
-    exp_avgs: list[Tensor],
-    exp_avg_sqs: list[Tensor],
-    state_steps: list[Tensor],
-    layouts: list[Layout | None],
-    **settings: Any,
-) -> list[Tensor | int]:
-    """One compiled kernel a tensor; what has no dense view takes the oracle's path."""
-    branches: list[Tensor | int] = [EXEMPT] * len(params)
-    rows = _kernel_numbers(params, state_steps, layouts, **settings)
-    for i, (param, numbers) in enumerate(zip(params, rows)):
-        tensors = (param, grads[i], exp_avgs[i], exp_avg_sqs[i])
-        views = dense_views(layouts[i], *tensors)
-        if views is None:
-            lists = [[x] for x in (*tensors, state_steps[i])]
-            (branches[i],) = _single_tensor_adamp(*lists, [layouts[i]], **settings)
-            continue
-        branch = run_kernel(adamp_kernel, settings["nesterov"], numbers, views)
-        state_steps[i] += 1
-        if branch is not None:
-            branches[i] = branch
-    return branches
-
-
-def _kernel_numbers(
-    params: Sequence[Tensor],
-    state_steps: Sequence[Tensor],
-    layouts: Sequence[Layout | None],
-    *,
-    lr: float | Tensor,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-    traced: bool,
-    test: dict[str, float],
-) -> list[Tensor]:
-    """What the kernel reads, one vector a tensor: computed by the host for a CPU."""
-    fixed = (-1.0 if maximize else 1.0, 1 - beta1, beta2, 1 - beta2, eps, test["wd_ratio"])
-    rows = []
-    for param, step, layout in zip(params, state_steps, layouts):
-        work = work_dtype(param.dtype)
-        constant = (*fixed, *thresholds(layout, test["delta"]))
-        on_host = not traced and param.is_cpu
-        correction1, correction2 = _corrections(step + 1, beta1, beta2, not on_host)
-        if on_host:
-            rate = float(lr)
-            rows.append(
-                torch.tensor(
-                    (*constant, 1 / correction2, rate / correction1, rate * weight_decay),
-                    dtype=work,
-                )
-            )
-        else:
-            moving = (1 / correction2, lr / correction1, lr * weight_decay)
-            rows.append(numbers_on_device(constant, moving, work, param.device))
-    return rows

@@ -127,10 +127,11 @@ def dense_views(layout: Layout | None, *tensors: Tensor) -> list[Tensor] | None:
     param = tensors[0]
     if param.numel() < 2:  # torch.compile treats sizes 0 and 1 apart
         return None
-    order = sorted(range(param.ndim), key=lambda d: (-param.stride(d), d))
+    strides = param.stride()
+    order = sorted(range(param.ndim), key=lambda d: (-strides[d], d))
     views = []
     for i, tensor in enumerate(tensors):
-        if tensor.stride() != param.stride():
+        if tensor.stride() != strides:
             if i != 1:
                 return None
             tensor = torch.empty_like(param, dtype=tensor.dtype).copy_(tensor)

@@ -117,12 +117,15 @@ def decide_many(
     sizes = [rows.gp.numel() for rows in sums]
     gp, gg, pp, up = (torch.cat(column) for column in zip(*sums))
 
-    scaled = torch._foreach_mul(
-        list(cosine(gp, gg, pp, eps).split(sizes)), [math.sqrt(x.row_size) for x in layouts]
+    # a - b < 0 exactly where a < b: the oracle's comparison, with no vector of thresholds that
+    # would have to be copied to the accelerator
+    excess = torch._foreach_sub(
+        torch.split(cosine(gp, gg, pp, eps), sizes),
+        [delta / math.sqrt(x.row_size) for x in layouts],
     )
     # the number of rows that fail adds up over processes; a maximum would need a second reduction
-    failing = (~(torch.cat(scaled) < delta)).to(gp.dtype)
-    parts = torch.stack([failing, gp, gg, pp, up], dim=1).split(sizes)
+    failing = (~(torch.cat(excess) < 0)).to(gp.dtype)
+    parts = torch.split(torch.stack([failing, gp, gg, pp, up], dim=1), sizes)
     totals = [part.sum(0) for part in parts]
     if any(shardings):
         totals = sum_over_mesh(totals, [s and (s.mesh, s.channel_dims) for s in shardings])
@@ -130,14 +133,14 @@ def decide_many(
 
     channel = fails == 0
     cosines = cosine(layer_gp, layer_gg, layer_pp, eps)
-    scaled = torch._foreach_mul(list(cosines.unbind(0)), [math.sqrt(x.size) for x in layouts])
-    layer = ~channel & (torch.stack(list(scaled)) < delta)
+    excess = torch._foreach_sub(cosines.unbind(0), [delta / math.sqrt(x.size) for x in layouts])
+    layer = ~channel & (torch.stack(excess) < 0)
     zeros = torch.zeros_like(layer_gp)
     whole = torch.where(layer, radial(layer_up, layer_pp, eps), zeros)
     coefficients = torch.where(_spread(channel, sizes), radial(up, pp, eps), _spread(whole, sizes))
     ratios = torch.where(channel | layer, wd_ratio, torch.ones_like(zeros))
     branches = torch.where(channel, CHANNEL, torch.where(layer, LAYER, UNTOUCHED))
-    return list(coefficients.split(sizes)), ratios, branches
+    return list(torch.split(coefficients, sizes)), ratios, branches
 
 
 def _spread(values: Tensor, sizes: Sequence[int]) -> Tensor:

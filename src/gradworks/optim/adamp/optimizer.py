@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,6 +75,9 @@ class ProjectedOptimizer(torch.optim.Optimizer):
             path_flags(settings)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        for name, value in group.items():
+            if isinstance(value, np.number):
+                group[name] = value.item()
         try:
             for param in group["params"]:
                 refuse_flat(param)
@@ -86,11 +90,8 @@ class ProjectedOptimizer(torch.optim.Optimizer):
         """Take groups of older versions, of the authors' code and of pytorch_optimizer."""
         super().__setstate__(state)
         for group in self.param_groups:
-            for name in ("maximize", "differentiable", "nesterov", "record_branches"):
-                group.setdefault(name, False)
-            for name in ("foreach", "fused"):
-                group.setdefault(name, None)
-            group.setdefault("channel_dim", 0)
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
 
     @property
     def last_branch(self) -> dict[str, Tensor | int]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gradworks.optim.adamp.sharded import Sharding, is_sharded, local, sharding_of
+from gradworks.optim.arguments import at_least_zero, in_interval
 
 __all__ = ["effective_step", "project_radial", "scale_invariance"]
 
@@ -67,7 +68,8 @@ def _per_row(values: Tensor, rows: Tensor) -> Tensor:
 
 def norm_squares(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     """Row sums of squares without a temporary tensor of the size of ``x``."""
-    return torch.linalg.vector_norm(x, dim=dims).square()
+    norms: Tensor = torch.linalg.vector_norm(x, dim=dims)
+    return norms.square()
 
 
 def cosine(dot: Tensor, aa: Tensor, bb: Tensor, eps: float | Tensor) -> Tensor:
@@ -238,11 +240,10 @@ def project_radial(
     Returns:
         The new update, and the factor of the weight decay as a 0-d tensor (``wd_ratio`` or 1).
 
-    Raises:
-        ValueError: If shapes differ.
-        RuntimeError: If a tensor is sparse.
-
     Note:
+        Shapes that differ and numbers out of range are a ``ValueError``, a sparse tensor is a
+        ``RuntimeError``.
+
         8N flops; a zero gradient counts as scale invariant, a zero weight leaves the update as
         it is. Complex weights: norms and products over real and imaginary parts together.
 
@@ -257,6 +258,9 @@ def project_radial(
         arXiv:2006.08217, Sec. 3, Algorithms 1 and 2.
     """
     _check_alike(param, grad=grad, update=update)
+    at_least_zero("delta", delta)
+    at_least_zero("eps", eps)
+    in_interval("wd_ratio", wd_ratio, closed=True)
     layout = layout_of(param)
     if layout is None:
         return update.clone(), torch.ones(
@@ -264,9 +268,8 @@ def project_radial(
         )
     if is_sharded(param):
         return _project_sharded(param, grad, update, layout, delta, wd_ratio, eps)
-    new, ratio, _ = project_traced(
-        *_real(param, grad, update), layout, delta=delta, wd_ratio=wd_ratio, eps=eps
-    )
+    p, g, u = _real(param, grad, update)
+    new, ratio, _ = project_traced(p, g, u, layout, delta=delta, wd_ratio=wd_ratio, eps=eps)
     if update.is_complex():
         return torch.view_as_complex(new.contiguous()), ratio
     return new.to(update.dtype), ratio
@@ -310,9 +313,8 @@ def scale_invariance(param: Tensor, grad: Tensor, *, eps: float = 1e-8) -> tuple
     Returns:
         Cosines of the rows, (rows,), and of the whole, 0-d; both in [0, 1].
 
-    Raises:
-        ValueError: If shapes differ.
-        RuntimeError: If a tensor is sparse.
+    Note:
+        Shapes that differ are a ``ValueError``, a sparse tensor is a ``RuntimeError``.
 
     Example:
         >>> import torch
@@ -357,4 +359,5 @@ def effective_step(param: Tensor, lr: float | Tensor) -> Tensor:
     if is_sharded(param):
         param = param.full_tensor()  # type: ignore[attr-defined]
     (p,) = _real(param)
-    return lr / torch.linalg.vector_norm(p).square()
+    norm: Tensor = torch.linalg.vector_norm(p)
+    return lr / norm.square()

@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import Optimizer, ParamsT, _use_grad_for_differentiable
+from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
-from gradworks.optim.adamp.compiled import (
-    dense_views,
-    numbers_on_device,
-    run_kernel,
-    sgdp_kernel,
-    thresholds,
-)
-from gradworks.optim.adamp.many import decay_many_, in_work_dtype, project_many_
 from gradworks.optim.adamp.optimizer import ProjectedOptimizer
-from gradworks.optim.adamp.projection import (
-    EXEMPT,
-    Layout,
-    project_on_host_,
-    project_traced,
-    work_dtype,
+from gradworks.optim.adamp.sgd_paths import (
+    SGDTensors,
+    fused_sgdp,
+    multi_tensor_sgdp,
+    single_tensor_sgdp,
 )
 from gradworks.optim.adamp.tensors import choose_path, refuse_sparse, to_plain
 from gradworks.optim.arguments import in_interval
@@ -170,7 +161,7 @@ class SGDP(ProjectedOptimizer):
             momentum_buffers.append(state["momentum_buffer"])
 
     @_use_grad_for_differentiable
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform one step.
 
         Args:
@@ -253,9 +244,9 @@ def sgdp(
     Returns:
         The branch of each parameter, as :func:`~gradworks.optim.adamp.adamp` returns it.
     """
-    lists = [list(x) for x in (params, grads, momentum_buffers)]
     path = choose_path(params, foreach=foreach, fused=fused, differentiable=differentiable)
-    layouts = to_plain(channel_dim, *lists)
+    p, g, buf = (list(x) for x in (params, grads, momentum_buffers))
+    layouts = to_plain(channel_dim, p, g, buf)
     if isinstance(lr, Tensor):
         lr = lr.squeeze()
     settings: dict[str, Any] = {
@@ -267,161 +258,9 @@ def sgdp(
         "maximize": maximize,
         "test": {"delta": delta, "wd_ratio": wd_ratio, "eps": eps},
     }
+    tensors = SGDTensors(p, g, buf, layouts)
     if path == "foreach":
-        return _multi_tensor_sgdp(*lists, layouts, **settings)
+        return multi_tensor_sgdp(tensors, **settings)
     if path == "fused":
-        return _fused_sgdp(*lists, layouts, **settings)
-    return _single_tensor_sgdp(*lists, layouts, differentiable=differentiable, **settings)
-
-
-def _single_tensor_sgdp(
-    params: list[Tensor],
-    grads: list[Tensor],
-    momentum_buffers: list[Tensor],
-    layouts: list[Layout | None],
-    *,
-    lr: float | Tensor,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-    test: dict[str, float],
-    differentiable: bool = False,
-) -> list[Tensor | int]:
-    """The paper line by line (Algorithm 1): the oracle of the other paths."""
-    branches: list[Tensor | int] = []
-    traced = differentiable or torch.compiler.is_compiling()
-    for i, param in enumerate(params):
-        layout, work = layouts[i], work_dtype(param.dtype)
-        p = param.to(work, copy=differentiable)
-        buf = momentum_buffers[i].to(work, copy=differentiable)
-        g = grads[i].to(work)
-        if maximize:
-            g = -g
-
-        buf.mul_(momentum).add_(g, alpha=1 - dampening)
-        # the buffer itself is never projected: d is a tensor of its own
-        d = g.add(buf, alpha=momentum) if nesterov else buf.clone()
-
-        ratio: float | Tensor = 1.0
-        branch: Tensor | int = EXEMPT
-        if layout is not None:
-            if traced or not p.is_cpu:
-                d, ratio, branch = project_traced(p, g, d, layout, **test)
-            else:
-                ratio, branch = project_on_host_(p, g, d, layout, **test)  # Eq. (11), (12)
-        branches.append(branch)
-
-        decay = 1 - lr * weight_decay * ratio
-        if differentiable:
-            p = p * decay - d * lr
-        else:
-            if weight_decay != 0:
-                p.mul_(decay)
-            if isinstance(lr, Tensor):
-                p.sub_(d.mul_(lr))
-            else:
-                p.add_(d, alpha=-lr)
-
-        for stored, computed in ((param, p), (momentum_buffers[i], buf)):
-            if computed is not stored:
-                stored.copy_(computed)
-    return branches
-
-
-def _multi_tensor_sgdp(
-    params: list[Tensor],
-    grads: list[Tensor],
-    momentum_buffers: list[Tensor],
-    layouts: list[Layout | None],
-    *,
-    lr: float | Tensor,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-    test: dict[str, float],
-) -> list[Tensor | int]:
-    """The same for all tensors of a device and dtype at once; branch free, nothing is read."""
-    branches: list[Tensor | int] = [EXEMPT] * len(params)
-    if not params:
-        return branches
-    groups = Optimizer._group_tensors_by_device_and_dtype(
-        [params, grads, momentum_buffers],  # type: ignore[list-item]
-        with_indices=True,
-    )
-    for lists, indices in groups.values():
-        stored_p, stored_g, stored_buf = cast(list[list[Tensor]], lists)
-        p, g, buf = (in_work_dtype(x) for x in (stored_p, stored_g, stored_buf))
-        if maximize:
-            g = list(torch._foreach_neg(g))
-
-        torch._foreach_mul_(buf, momentum)
-        torch._foreach_add_(buf, g, alpha=1 - dampening)
-        d = list(torch._foreach_add(g, buf, alpha=momentum) if nesterov else map(torch.clone, buf))
-
-        if isinstance(lr, Tensor):
-            lr = lr.to(p[0].device, non_blocking=True)
-        ratios, taken = project_many_(p, g, d, [layouts[i] for i in indices], **test)
-        for i, branch in zip(indices, taken):
-            branches[i] = branch
-
-        if weight_decay != 0:
-            decay_many_(p, ratios, lr * weight_decay)
-        if isinstance(lr, Tensor):
-            torch._foreach_mul_(d, lr)
-            torch._foreach_sub_(p, d)
-        else:
-            torch._foreach_add_(p, d, alpha=-lr)
-        for stored, computed in ((stored_p, p), (stored_buf, buf)):
-            if computed is not stored:
-                torch._foreach_copy_(stored, computed)
-    return branches
-
-
-def _fused_sgdp(
-    params: list[Tensor],
-    grads: list[Tensor],
-    momentum_buffers: list[Tensor],
-    layouts: list[Layout | None],
-    **settings: Any,
-) -> list[Tensor | int]:
-    """One compiled kernel a tensor; what has no dense view takes the oracle's path."""
-    branches: list[Tensor | int] = [EXEMPT] * len(params)
-    for i, (param, layout) in enumerate(zip(params, layouts)):
-        tensors = (param, grads[i], momentum_buffers[i])
-        views = dense_views(layout, *tensors)
-        if views is None:
-            lists = [[x] for x in tensors]
-            (branches[i],) = _single_tensor_sgdp(*lists, [layout], **settings)
-            continue
-        numbers = _kernel_numbers(param, layout, **settings)
-        branch = run_kernel(sgdp_kernel, settings["nesterov"], numbers, views)
-        if branch is not None:
-            branches[i] = branch
-    return branches
-
-
-def _kernel_numbers(
-    param: Tensor,
-    layout: Layout | None,
-    *,
-    lr: float | Tensor,
-    momentum: float,
-    dampening: float,
-    weight_decay: float,
-    nesterov: bool,
-    maximize: bool,
-    test: dict[str, float],
-) -> Tensor:
-    """What the kernel reads: a vector computed by the host for a CPU."""
-    work = work_dtype(param.dtype)
-    bounds = thresholds(layout, test["delta"])
-    sign = -1.0 if maximize else 1.0
-    constant = (sign, momentum, 1 - dampening, test["eps"], test["wd_ratio"], *bounds)
-    if param.is_cpu:
-        rate = float(lr)
-        return torch.tensor((*constant, rate, rate * weight_decay), dtype=work)
-    return numbers_on_device(constant, (lr, lr * weight_decay), work, param.device)
+        return fused_sgdp(tensors, **settings)
+    return single_tensor_sgdp(tensors, differentiable=differentiable, **settings)

@@ -1,8 +1,9 @@
 """Weights spread over processes (``DTensor``: FSDP2, tensor parallel): their sums in one reduction.
 
 Everything but the two decisions of the projection is local. With whole rows on each process
-(``Shard`` of the channel dimension) five numbers a tensor, stacked for all tensors, are summed once;
-rows that are split themselves (``Shard`` of another dimension) have their row sums added before.
+(``Shard`` of the channel dimension) five numbers a tensor, stacked for all tensors, are summed
+once; rows that are split themselves (``Shard`` of another dimension) have their row sums added
+before.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def sharding_of(param: Tensor, channel_dim: int) -> Sharding | None:
     """Which mesh dimensions split rows and channels; None for a plain or replicated weight."""
     if not is_sharded(param):
         return None
-    rows, channels = [], []
+    rows: list[int] = []
+    channels: list[int] = []
     for mesh_dim, placement in enumerate(param.placements):  # type: ignore[attr-defined]
         if placement.is_partial():
             raise RuntimeError(
@@ -76,7 +78,7 @@ def sum_over_mesh(
         flat = torch.cat([parts[i].reshape(-1) for i in members])
         for dim in dims:
             torch.distributed.all_reduce(flat, group=mesh.get_group(dim))
-        pieces = flat.split([parts[i].numel() for i in members])
+        pieces = torch.split(flat, [parts[i].numel() for i in members])
         for i, piece in zip(members, pieces):
             summed[i] = piece.view_as(parts[i])
     return summed

@@ -44,6 +44,8 @@ def choose_path(
         return "foreach"
     if foreach is None and not fused and not differentiable:
         foreach = len(params) > 0 and all(p.device.type in _FOREACH_DEVICES for p in params)
+    if torch.compiler.is_compiling() and len({(p.device, p.dtype) for p in params}) > 1:
+        return "single"  # nothing sorts tensors by device and dtype there
     if foreach:
         return "foreach"
     return "fused" if fused and not torch.compiler.is_compiling() else "single"
@@ -62,6 +64,6 @@ def refuse_flat(param: Tensor) -> None:
     """FSDP1's flat parameters have lost the shape that the projection needs."""
     if getattr(param, "_is_flat_param", False):
         raise RuntimeError(
-            f"a flat parameter of FSDP1 (shape {tuple(param.shape)}) holds many weights, whose rows "
-            "are no longer known; shard with torch.distributed.fsdp.fully_shard"
+            f"a flat parameter of FSDP1 (shape {tuple(param.shape)}) holds many weights, whose "
+            "rows are no longer known; shard with torch.distributed.fsdp.fully_shard"
         )
