@@ -43,6 +43,8 @@ LOSSES = {
     "accuracy": BatchedMetricLoss("accuracy"),
     "mcc": BatchedMetricLoss("mcc"),
     "sol": BatchedMetricLoss("f1", surrogate="sol"),
+    "sol_elsewhere": BatchedMetricLoss("balanced_accuracy", surrogate="sol", threshold=0.45),
+    "linear": BatchedMetricLoss("f1", surrogate="linear"),
     "bce": batched_bce,
     "weighted_bce": batched_weighted_bce,
     "mse": batched_squared_error,
@@ -271,7 +273,7 @@ def test_closed_form_derivatives(seed: int, name: str) -> None:
     loss = LOSSES[name]
     bound = loss.bind(y, w) if hasattr(loss, "bind") else None
     if bound is None:
-        assert name in {"mcc", "sol", "focal"}
+        assert name in {"mcc", "linear", "focal"}
         return
     values, slope = bound(z)
     leaf = z.clone().requires_grad_()

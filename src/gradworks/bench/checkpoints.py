@@ -29,13 +29,12 @@ class CheckpointFolder:
     def write(self, trial_id: int, step: int, data: bytes) -> tuple[str, str]:
         """Write a checkpoint and return its path below the root and its SHA-256.
 
+        A full or read-only disk is an OSError, and nothing is left behind.
+
         Args:
             trial_id: Row of the trial.
             step: Step after which the state was taken.
             data: The serialised state.
-
-        Raises:
-            OSError: If the disk is full or not writable; nothing is left behind.
         """
         folder = self.root / str(trial_id)
         folder.mkdir(parents=True, exist_ok=True)

@@ -118,7 +118,11 @@ class Database:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write in one transaction: all of it or nothing."""
+        """Write in one transaction: all of it or nothing.
+
+        Yields:
+            The connection, with the write lock held.
+        """
         connection = self._connection
         with self._explained():
             connection.execute("BEGIN IMMEDIATE")

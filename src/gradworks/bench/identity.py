@@ -15,8 +15,9 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["LEASE_SECONDS", "Identity", "die_with_parent", "is_gone"]
+__all__ = ["HEARTBEAT_SECONDS", "LEASE_SECONDS", "Identity", "die_with_parent", "is_gone"]
 
+HEARTBEAT_SECONDS = 10.0
 LEASE_SECONDS = 60.0  # a heartbeat older than this is given up, whoever holds it
 
 _PR_SET_PDEATHSIG = 1
@@ -50,7 +51,7 @@ def _here(pid: int) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """One worker, as its leases name it."""
+    """One run or worker, as its leases name it."""
 
     pid: int = field(default_factory=os.getpid)
     worker: str = ""

@@ -93,15 +93,16 @@ class Result:
             metric: Name of the metric.
 
         Returns:
-            Lists ``step``, ``mean``, ``lo`` and ``hi`` (smallest and largest over the seeds);
-            ``seconds`` (mean) and, for ``valid`` and ``test``, ``runs`` (a list a seed) as well.
+            Lists ``step``, ``mean``, ``lo`` and ``hi`` (smallest and largest over the seeds).
+            For the validation metric that the workload selects on also ``seconds`` and ``evals``
+            (means at which a step was reached) and ``runs``: the values of each seed.
         """
         wanted = (workload, arm, split, metric)
         for curve in self.document["curves"]:
             if tuple(curve[key] for key in ("workload", "arm", "split", "metric")) == wanted:
                 return {
                     key: curve[key]
-                    for key in ("step", "mean", "lo", "hi", "seconds", "runs")
+                    for key in ("step", "mean", "lo", "hi", "seconds", "evals", "runs")
                     if key in curve
                 }
         return None
@@ -109,11 +110,10 @@ class Result:
     def write(self, path: str | Path) -> None:
         """Write the document: sorted keys, one file, whole or not at all.
 
+        A value that is not finite is a ValueError.
+
         Args:
             path: The file; its folder is created.
-
-        Raises:
-            ValueError: If the document holds a value that is not finite.
         """
         path = Path(path)
         text = json.dumps(self.document, sort_keys=True, indent=1, allow_nan=False) + "\n"

@@ -51,7 +51,8 @@ _TABLES = (
         path TEXT NOT NULL, sha256 TEXT NOT NULL, written REAL NOT NULL)""",
     """CREATE TABLE lease (
         trial_id INTEGER PRIMARY KEY REFERENCES trial (id), worker TEXT NOT NULL,
-        pid INTEGER NOT NULL, host TEXT NOT NULL, boot_id TEXT NOT NULL, heartbeat REAL NOT NULL)""",
+        pid INTEGER NOT NULL, host TEXT NOT NULL, boot_id TEXT NOT NULL,
+        heartbeat REAL NOT NULL)""",
     """CREATE TABLE timing (
         id INTEGER PRIMARY KEY, experiment_id TEXT REFERENCES experiment (id), ours TEXT NOT NULL,
         peer TEXT NOT NULL, peer_version TEXT, threads INTEGER, blocks INTEGER, ratio REAL,

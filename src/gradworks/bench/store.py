@@ -7,27 +7,19 @@ several runs) can share a file.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gradworks.bench.checkpoints import CheckpointFolder
+from gradworks.bench.database import Database, StoreError
 from gradworks.bench.experiment import Arm, Experiment, Knob, Workload
-from gradworks.bench.identity import is_gone
-from gradworks.bench.schema import SCHEMA_VERSION, migrate, version_of
 
-__all__ = ["MAX_ATTEMPTS", "Store", "StoreError", "TrialRow", "arm_from", "workload_from"]
-
-MAX_ATTEMPTS = 3
-BUSY_SECONDS = 30.0
-
-# An experiment's whole state is read with these; the partial index needs the literal status list.
-OPEN_STATUSES = "('queued', 'killed')"
+__all__ = ["Store", "StoreError", "TrialRow", "arm_from", "workload_from"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,7 @@ def arm_from(spec: Mapping[str, Any]) -> Arm:
     return Arm(**{**spec, "space": tuple(Knob(**knob) for knob in spec["space"])})
 
 
-class Store:
+class Store(Database):
     """An open run store.
 
     Args:
@@ -95,13 +87,12 @@ class Store:
     ) -> str:
         """Return the id under which ``experiment`` runs; create its rows where there are none.
 
+        A data set that changed since the experiment began is a :class:`StoreError`.
+
         Args:
             experiment: What is run.
             fresh: True takes a new id and leaves the old rows as they are.
             data: Rows ``{"name", "sha256", "source", "licence"}`` a workload, its data sets.
-
-        Raises:
-            StoreError: If a data set changed since the experiment began.
         """
         base = f"{experiment.paper}-{experiment.preset}-{experiment.protocol_hash}"
         data = data or {}
@@ -190,28 +181,23 @@ class Store:
                 ),
             )
 
-    def set_state(self, experiment_id: str, state: str) -> None:
-        """Move an experiment on: ``open`` to ``frozen`` to ``done``; never back."""
-        order = ("open", "frozen", "done")
-        earlier = order[: order.index(state)]
-        marks = ",".join("?" * len(earlier))
-        with self.transaction() as connection:
-            connection.execute(
-                f"UPDATE experiment SET state = ? WHERE id = ? AND state IN ({marks})",
-                (state, experiment_id, *earlier),
-            )
+    def state_of(self, experiment_id: str) -> str:
+        """Return ``open``, ``frozen`` (final runs are queued) or ``done``."""
+        row = self.read("SELECT state FROM experiment WHERE id = ?", experiment_id)[0]
+        return str(row["state"])
 
     # -- trials --------------------------------------------------------------------------------
 
     def queue(self, experiment_id: str, rows: Iterable[TrialRow]) -> int:
         """Queue trials; one that is there already stays as it is. Return how many were new."""
         with self.transaction() as connection:
-            return self._queue(connection, experiment_id, rows)
+            return self.queue_in(connection, experiment_id, rows)
 
     @staticmethod
-    def _queue(
+    def queue_in(
         connection: sqlite3.Connection, experiment_id: str, rows: Iterable[TrialRow]
     ) -> int:
+        """Queue trials inside a transaction that the caller holds."""
         before = connection.total_changes
         connection.executemany(
             "INSERT OR IGNORE INTO trial "
@@ -321,5 +307,3 @@ def _version_of(method: str) -> str | None:
         return version(method.split(".")[0])
     except (PackageNotFoundError, ValueError):
         return None
-
-

@@ -93,26 +93,47 @@ class Streams:
 
     def state(self) -> dict[str, Any]:
         """Return the state of every stream; loads under ``weights_only=True``."""
-        import torch
-
         states: dict[str, Any] = {key: g.get_state() for key, g in self._torch.items()}
         for key, rng in self._numpy.items():
             states[key] = json.dumps(rng.bit_generator.state)
-        states["global/torch"] = torch.get_rng_state()
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            states["global/cuda"] = torch.cuda.get_rng_state_all()
-        return {**self._waiting, **states}
+        return {**self._waiting, **states, **_globals()}
 
     def restore(self, states: dict[str, Any]) -> None:
         """Bring every stream back to ``states``, those asked for later too."""
-        import torch
-
-        self._waiting = dict(states)
-        torch.set_rng_state(self._waiting.pop("global/torch"))
-        cuda = self._waiting.pop("global/cuda", None)
-        if cuda is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(cuda)
+        self._waiting = {k: v for k, v in states.items() if not k.startswith("global/")}
+        _restore_globals(states)
         for key in [key for key in self._waiting if key in self._torch]:
             self._torch[key].set_state(self._waiting.pop(key))
         for key in [key for key in self._waiting if key in self._numpy]:
             self._numpy[key].bit_generator.state = json.loads(self._waiting.pop(key))
+
+
+def _globals() -> dict[str, Any]:
+    """Return the states of the global generators of torch, numpy and Python."""
+    import numpy as np
+    import torch
+
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    version, words, gauss = random.getstate()
+    states: dict[str, Any] = {
+        "global/torch": torch.get_rng_state(),
+        "global/numpy": [name, torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "global/python": [version, torch.tensor(words, dtype=torch.int64), gauss],
+    }
+    if torch.cuda.is_available():
+        states["global/cuda"] = torch.cuda.get_rng_state_all()
+    return states
+
+
+def _restore_globals(states: dict[str, Any]) -> None:
+    """Bring the global generators back."""
+    import numpy as np
+    import torch
+
+    torch.set_rng_state(states["global/torch"])
+    name, keys, *rest = states["global/numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, words, gauss = states["global/python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    if "global/cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["global/cuda"])

@@ -344,7 +344,7 @@ class Trial:
         seconds: float | None = None,
         **metrics: float,
     ) -> None:
-        """Add a point to curves.
+        """Add a point to curves. A tuning trial that looks at the test split gets a RuntimeError.
 
         Args:
             step: Steps done so far, at least 0.
@@ -355,7 +355,6 @@ class Trial:
 
         Raises:
             ValueError: If ``step`` is negative.
-            RuntimeError: If a tuning trial would look at the test split.
         """
         if step < 0:
             raise ValueError(f"step must be at least 0, got {step}")
@@ -368,12 +367,13 @@ class Trial:
     def result(self, split: str, **metrics: float) -> None:
         """Give the final figures of a split; calls for the same split add up.
 
+        A tuning trial that looks at the test split gets a RuntimeError.
+
         Args:
             split: ``"valid"`` (tuning selects on it), ``"test"`` or ``"train"``.
             **metrics: Names and values.
 
         Raises:
-            RuntimeError: If a tuning trial would look at the test split.
             ValueError: If no metric is given.
         """
         self._guard(split)

@@ -8,10 +8,23 @@ from __future__ import annotations
 import os
 import sys
 
-from typer.exceptions import Abort, TyperException
+try:
+    from typer.exceptions import Abort, TyperException
+except ImportError as error:
+    raise ImportError('the command needs: pip install "gradworks[cli]"') from error
 
 from gradworks.cli import catalogue, contributing, data, measuring, running
-from gradworks.cli.app import FAILED, INTERRUPTED, OK, USAGE, UsageError, app, console
+from gradworks.cli.app import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    USAGE,
+    Interrupted,
+    PipeClosed,
+    UsageError,
+    app,
+    console,
+)
 
 __all__ = ["app", "catalogue", "contributing", "data", "main", "measuring", "running"]
 
@@ -35,9 +48,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = app(args=arguments, prog_name="gradworks", standalone_mode=False)
         return code if isinstance(code, int) else OK
-    except KeyboardInterrupt as error:
-        _say(str(error) or "interrupted; the same command goes on where it was")
-        return INTERRUPTED
+    except KeyboardInterrupt as error:  # before or after the command itself
+        return _explain(Interrupted(str(error)))
+    except (Interrupted, PipeClosed) as error:
+        return _explain(error)
     except Exception as error:
         if debug:
             raise
@@ -52,13 +66,14 @@ def _say(text: str) -> None:
 
 def _explain(error: Exception) -> int:
     """Print ``error`` as one line on standard error and return its exit code."""
-    if isinstance(error, Abort):
+    if isinstance(error, Interrupted | Abort):
+        _say(str(error) or "interrupted; the same command goes on where it was")
         return INTERRUPTED
     if isinstance(error, TyperException):
         show = getattr(error, "show", None)  # usage errors draw themselves, with a hint
         show() if show is not None else _say(error.format_message())
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, PipeClosed):
         # The reader of a pipe went away; what is left in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 try:
     import typer
     from rich.console import Console
+    from typer.core import TyperGroup
 except ImportError as error:
     raise ImportError('the command needs: pip install "gradworks[cli]"') from error
 
@@ -23,8 +24,10 @@ __all__ = [
     "OK",
     "USAGE",
     "EngineOption",
+    "Interrupted",
     "Jobs",
     "Json",
+    "PipeClosed",
     "PresetOption",
     "Quiet",
     "Store",
@@ -37,8 +40,35 @@ __all__ = [
 
 OK, NOT_REPRODUCED, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
+
+class UsageError(Exception):
+    """Something on the command line cannot be done; exit code 2."""
+
+
+class Interrupted(Exception):
+    """The user ended the command; the text says how to go on. Exit code 130."""
+
+
+class PipeClosed(Exception):
+    """Whoever read standard output went away: nothing is left to say. Exit code 0."""
+
+
+class _Group(TyperGroup):
+    """Commands whose interruption keeps its words: typer makes a bare exit code of both."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted(str(error)) from error
+        except BrokenPipeError as error:
+            raise PipeClosed from error
+
+
 app = typer.Typer(
     name="gradworks",
+    cls=_Group,
     help="28 papers about gradients, curvature and structure: rerun their claims on real data.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -60,10 +90,6 @@ PresetOption = Annotated[
 EngineOption = Annotated[
     Literal["processes", "serial", "ray"], typer.Option("--engine", help="Where trials run.")
 ]
-
-
-class UsageError(Exception):
-    """Something on the command line cannot be done; exit code 2."""
 
 
 def console(*, stderr: bool = False) -> Console:

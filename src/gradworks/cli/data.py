@@ -31,7 +31,7 @@ def data_list(as_json: Json = False) -> None:
 @data_app.command("install")
 def data_install(
     names: Annotated[list[str] | None, typer.Argument(help="Data sets; none with --all.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All of them (about 420 MB).")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All of them (about 240 MB).")] = False,
 ) -> None:
     """Install the packages that hold data sets, leaving torch, numpy and pandas alone.
 

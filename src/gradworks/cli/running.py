@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -149,7 +150,9 @@ def compare(
     steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps.")] = None,
     jobs: Jobs = None,
     store: Store = Path("gradworks.db"),
-    fresh: Annotated[bool, typer.Option("--fresh/--resume")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Start anew; default: go on where it was.")
+    ] = False,
     engine: EngineOption = "processes",
     plots: Annotated[Path | None, typer.Option(help="Folder for the curves.")] = None,
     as_json: Json = False,
@@ -180,9 +183,11 @@ def compare(
         print_json({"rows": rows, "result": result.document})
     elif not quiet:
         terminal.comparison_table(rows, console(), title=f"{workload}: {seeds} seeds")
-    folder = plots or store.with_suffix(".plots") / f"compare-{workload.replace('/', '-')}"
+    name = re.sub(r"[^\w.-]+", "-", workload).strip("-")  # a path with a colon names no folder
+    folder = plots or store.with_suffix(".plots") / f"compare-{name}"
     drawing.write_pngs(result, folder)
-    console(stderr=True).print(f"curves: {folder}", style="dim")
+    if not quiet:
+        console(stderr=True).print(f"curves: {folder}", style="dim")
 
 
 @app.command()

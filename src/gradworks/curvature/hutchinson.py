@@ -184,7 +184,10 @@ def trace(
 
 
 def _orthonormal(op: SymmetricOperator, Y: Tensor) -> Tensor:
-    """Orthonormal columns of the range of Y, by its Gram matrix so that shards need one sum."""
+    """Orthonormal columns that span the range of Y; of shards by its Gram matrix, one sum."""
+    if op.shape[0] == op.dimension:
+        Q: Tensor = torch.linalg.qr(Y).Q
+        return Q
     # Two rounds: the first leaves errors of the Gram matrix's squared condition.
     for _ in range(2):
         values, vectors = torch.linalg.eigh(op.reduce(Y.T @ Y).double().cpu())

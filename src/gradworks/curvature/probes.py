@@ -44,6 +44,7 @@ def random_vector(
 ) -> Tensor:
     """A probe ``(P,)``, or ``(P, count)``, in the accumulation type on the operator's device."""
     shape = op.shape[:1] if count is None else (count, op.shape[0])
+    generator = op.stream(generator)
     where = generator.device
     if distribution == "gaussian":
         z = torch.randn(shape, generator=generator, dtype=op.accumulate_dtype, device=where)

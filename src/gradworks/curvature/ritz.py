@@ -138,9 +138,9 @@ def eigsh(
     gap = op.matmat(ritz).to(op.accumulate_dtype) - ritz * chosen
     residuals = op.reduce((gap * gap).sum(0)).sqrt()
     if not converged:
-        worst = ", ".join(f"{r:.2g}" for r in residuals.tolist()[:8])
+        worst = ", ".join(f"{r:.2g}" for r in sorted(residuals.tolist(), reverse=True)[:8])
         warnings.warn(
-            f"eigsh has not converged in {max_steps} steps (residuals {worst}); "
+            f"eigsh has not converged in {max_steps} steps (largest residuals {worst}); "
             "raise max_steps or tol",
             RuntimeWarning,
             stacklevel=2,

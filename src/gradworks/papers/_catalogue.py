@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import functools
 import pkgutil
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,8 @@ from gradworks.papers._published import NOT_RUN, published, status
 __all__ = ["UnknownPaper", "find", "papers", "read", "select", "summary"]
 
 _PACKAGE = "gradworks.papers"
+
+_ISE = re.compile(r"is(ation|ations|e|ed|er|ers|es|ing)\b")
 
 
 class UnknownPaper(LookupError):
@@ -135,7 +138,7 @@ def select(
     Args:
         entries: Papers to choose from.
         word: Text that the card or a claim must hold; several words must all occur. Capitals,
-            dashes and underscores do not matter.
+            dashes, underscores and the spelling of -ise and -ize do not matter.
         area: One of :data:`AREAS`.
         status: ``"planned"``, ``"not run"`` or the verdict of a published result.
 
@@ -170,8 +173,8 @@ def _text(paper: Paper) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return ``text`` as it is compared in a search."""
-    return text.lower().replace("-", " ").replace("_", " ")
+    """Return ``text`` as it is compared in a search: one case, one spelling of -ise."""
+    return _ISE.sub(r"iz\1", text.lower().replace("-", " ").replace("_", " "))
 
 
 def summary(paper: Paper) -> dict[str, Any]:

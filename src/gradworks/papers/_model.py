@@ -139,11 +139,11 @@ class Paper:
 
 
 class PlannedPaper(LookupError):
-    """The paper has a card but its method is not built yet."""
+    """The paper has a card but its experiment is not built yet."""
 
     def __init__(self, slug: str) -> None:
         super().__init__(
-            f"{slug} is planned: its card and claims are in the catalogue, its method is not built "
-            f"yet, so there is nothing to run. `gradworks list --runnable` shows what runs."
+            f"{slug} is planned: its card and claims are in the catalogue, its experiment is not "
+            f"built yet, so there is nothing to run. `gradworks list --runnable` shows what runs."
         )
         self.slug = slug

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime
 import keyword
 import re
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from string import Template
 
@@ -19,6 +21,7 @@ __all__ = ["check_commands", "new_paper"]
 _TEMPLATES = Path(__file__).parent / "_templates"
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
+_LONGEST_NAME = 30  # an import of it still fits a line
 _SAYS_NOTHING = {"utils", "util", "helpers", "common", "base", "misc", "tools", "method", "paper"}
 
 
@@ -83,7 +86,17 @@ def new_paper(name: str, family: str, root: Path) -> list[Path]:
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    _tidy(list(files), root)
     return list(files)
+
+
+def _tidy(files: list[Path], root: Path) -> None:
+    """Let ruff break the lines that a long name made too long, where it is installed."""
+    if find_spec("ruff") is None:
+        return
+    names = [str(path.relative_to(root)) for path in files]
+    for arguments in (["check", "--fix-only", "--quiet", *names], ["format", "--quiet", *names]):
+        subprocess.run([sys.executable, "-m", "ruff", *arguments], cwd=root, check=False)
 
 
 def _check_name(name: str) -> None:
@@ -92,6 +105,10 @@ def _check_name(name: str) -> None:
         raise ValueError(
             f"name must be snake_case (lower-case letters and digits, words joined by one "
             f"underscore, a letter first, no Python keyword), got {name!r}"
+        )
+    if len(name) > _LONGEST_NAME:
+        raise ValueError(
+            f"name must have at most {_LONGEST_NAME} characters, got {len(name)}: {name}"
         )
     if name in _SAYS_NOTHING:
         raise ValueError(f"name must say what the method is, got {name!r}")
@@ -105,6 +122,7 @@ def _texts(name: str, method: str, slug: str, family: str) -> dict[str, str]:
         "method": method,
         "slug": slug,
         "family": family,
+        "function": method if method.endswith("_loss") else f"{method}_loss",
         "cls": "".join(part.capitalize() for part in method.split("_")),
         "title": name.replace("_", " ").capitalize(),
         "date": datetime.date.today().isoformat(),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradworks.bench.experiment import Arm, Experiment, Workload
@@ -66,7 +64,7 @@ def verify(paper: Paper) -> dict[str, Any]:
             f"has {experiment.protocol_hash}: claims, spaces, budgets or seeds changed since. Run "
             f"`gradworks run {paper.slug} --preset {result.preset}` and publish again"
         )
-    final = _stored_final(paper, experiment, result)
+    final = _stored_final(experiment, result)
     workload = next(w for w in experiment.workloads if w.name == final["workload"])
     arm = next(a for a in experiment.arms if a.name == final["arm"])
     rows = compare(
@@ -87,10 +85,11 @@ def verify(paper: Paper) -> dict[str, Any]:
     }
 
 
-def _stored_final(paper: Paper, experiment: Experiment, result: Result) -> dict[str, Any]:
+def _stored_final(experiment: Experiment, result: Result) -> dict[str, Any]:
     """Return the stored trial to rerun: first seed of the arm that the primary claim judges."""
     finals = [one for one in result.document["finals"] if one["status"] == "done"]
-    criteria = paper.primary.criteria
+    # The experiment's own copy: a preset may judge on fewer workloads than the paper lists.
+    criteria = next(claim for claim in experiment.claims if claim.primary).criteria
     for criterion in criteria:
         workloads = criterion.workloads or tuple(w.name for w in experiment.workloads)
         mine = [f for f in finals if f["arm"] == criterion.arm and f["workload"] in workloads]
@@ -99,8 +98,8 @@ def _stored_final(paper: Paper, experiment: Experiment, result: Result) -> dict[
             return min(mine, key=lambda f: (order[f["workload"]], f["seed"]))
     arms = ", ".join(sorted({criterion.arm for criterion in criteria})) or "none"
     raise ValueError(
-        f"{paper.slug}: the published result holds no finished final trial of the arms that its "
-        f"primary claim judges ({arms})"
+        f"{experiment.paper}: the published result holds no finished final trial of the arms that "
+        f"its primary claim judges ({arms})"
     )
 
 
@@ -117,39 +116,43 @@ def _peers(result: Result, final: Mapping[str, Any]) -> list[Mapping[str, Mappin
 
 def _rerun(
     experiment: Experiment, workload: Workload, arm: Arm, final: Mapping[str, Any]
-) -> Mapping[str, Mapping[str, float]]:
-    """Run the stored trial again, in this process, and return its final figures."""
-    from gradworks.bench.trial import Trial
+) -> dict[str, dict[str, float | None]]:
+    """Run the stored trial again, here, as a worker of a run does, and return its figures.
 
-    module, _, name = workload.trial.partition(":")
-    trial = Trial.offline(
-        workload, arm, kind="final", seed=int(final["seed"]), params=dict(final["params"])
+    Raises:
+        RuntimeError: If the trial does not come to its end.
+    """
+    from gradworks.bench.task import Task
+    from gradworks.bench.trial import RESULT_STEP
+    from gradworks.bench.worker import execute
+
+    task = Task(
+        trial_id=0,
+        workload=workload,
+        arm=arm,
+        kind="final",
+        number=int(final["number"]),
+        seed=int(final["seed"]),
+        params=dict(final["params"]),
+        threads=experiment.threads,
+        strict=experiment.preset != "paper",
     )
-    with _settings_of_a_worker(experiment):
-        getattr(import_module(module), name)(trial)
-    return trial.results
-
-
-@contextlib.contextmanager
-def _settings_of_a_worker(experiment: Experiment) -> Iterator[None]:
-    """Set threads and determinism of torch as a run's workers do, and put them back."""
-    import torch
-
-    threads = torch.get_num_threads()
-    strict = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.set_num_threads(experiment.threads)
-    torch.use_deterministic_algorithms(True, warn_only=experiment.preset == "paper")
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+    ending = execute(task, lambda message: None, lambda: False)
+    if ending.status != "done":
+        raise RuntimeError(
+            f"{experiment.paper}: the published trial ({arm.label}, {workload.label}, seed "
+            f"{task.seed}) ended as {ending.status} here: {ending.error or 'no reason given'}"
+        )
+    results: dict[str, dict[str, float | None]] = {}
+    for step, _, _, split, metric, value in ending.rows:
+        if step == RESULT_STEP:
+            results.setdefault(split, {})[metric] = value
+    return results
 
 
 def compare(
     stored: Mapping[str, Mapping[str, Any]],
-    here: Mapping[str, Mapping[str, float]],
+    here: Mapping[str, Mapping[str, float | None]],
     seeds: Sequence[Mapping[str, Mapping[str, Any]]],
 ) -> list[dict[str, Any]]:
     """Compare the figures of two runs of one trial.

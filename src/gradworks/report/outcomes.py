@@ -31,6 +31,7 @@ class OutcomeView:
         neutral: The value that means no effect, or None.
         compared: The two sides in words.
         record: The stored outcome.
+        within: Where the figure must lie (exactness, equivalence), or None.
     """
 
     name: str
@@ -42,6 +43,7 @@ class OutcomeView:
     neutral: float | None
     compared: str
     record: Mapping[str, Any]
+    within: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,14 @@ class ClaimView:
     status: str
     text: str
     outcomes: tuple[OutcomeView, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What came out in words: where there are several criteria, without their figures."""
+        if len(self.outcomes) < 2:
+            return self.text
+        head, dot, _ = self.text.partition(". ")
+        return head + dot.strip()
 
 
 def claim_views(
@@ -163,4 +173,20 @@ def _outcome(
         neutral=neutral,
         compared=compared,
         record=record,
+        within=_within(criterion) if criterion is not None else None,
     )
+
+
+def _within(criterion: Criterion) -> tuple[float, float] | None:
+    """The ends between which a figure counts as equal."""
+    if criterion.kind == "exactness":
+        reference = criterion.reference or 0.0
+        room = (criterion.tolerance or 0.0) * (abs(reference) or 1.0)
+        return reference - room, reference + room
+    if criterion.kind == "equivalence":
+        margin = abs(criterion.margin or 0.0)
+        if criterion.scale == "ratio":
+            factor = margin if margin > 1 else 1 + margin
+            return 1 / factor, factor
+        return -margin, margin
+    return None

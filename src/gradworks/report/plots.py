@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,12 @@ __all__ = ["file_stem", "plotly_figure", "write_picture", "write_pngs"]
 _SIZE = (7.0, 4.2)  # inches
 _DPI = 160
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_DASHES = {"--": "dash", ":": "dot", "-.": "dashdot"}  # matplotlib's and plotly's names
 _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 # More points than this are drawn as an image inside an SVG.
 _MANY = 2000
+# A log axis that spans less than this has labelled ticks between the powers of ten.
+_FEW_DECADES = 300.0
 
 Numbers = Sequence[float | None]
 
@@ -89,6 +93,7 @@ def write_picture(figure: Mapping[str, Any], path: Path, palette: Palette = LIGH
         "text.color": palette.ink,
         "xtick.color": palette.faint,
         "ytick.color": palette.faint,
+        "legend.frameon": False,
     }
     with mpl.rc_context(settings):
         canvas = Figure(figsize=_SIZE, layout="constrained", facecolor=palette.paper)
@@ -119,13 +124,16 @@ def _draw(axes: Any, figure: Mapping[str, Any], palette: Palette) -> None:
             axes.tick_params(axis="x", labelrotation=35)
             for label in axes.get_xticklabels():
                 label.set_horizontalalignment("right")
-    bars = [s for s in figure["series"] if s["style"] == "bars"]
+    bars = sum(s["style"] == "bars" for s in figure["series"])
     for i, series in enumerate(figure["series"]):
         tone = palette.tones[i % len(palette.tones)]
-        place = (bars.index(series), len(bars)) if series["style"] == "bars" else (0, 1)
+        place = (_rank(figure, series), bars) if series["style"] == "bars" else (0, 1)
         _draw_series(axes, series, tone, i, place, figure, categories, palette)
     if len(figure["series"]) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        names = [series["name"] for series in figure["series"]]
+        handles, labels = axes.get_legend_handles_labels()
+        order = sorted(range(len(labels)), key=lambda k: names.index(labels[k]))
+        axes.legend([handles[k] for k in order], [labels[k] for k in order], fontsize=9)
 
 
 def _draw_series(
@@ -147,18 +155,22 @@ def _draw_series(
     errors = None
     if ends is not None:
         lo, hi = ([nan if v is None else v for v in side] for side in ends)
-        errors = [[max(0.0, b - a) for a, b in zip(lo, y)], [max(0.0, b - a) for a, b in zip(y, hi)]]
+        errors = [
+            [max(0.0, b - a) for a, b in zip(lo, y)],
+            [max(0.0, b - a) for a, b in zip(y, hi)],
+        ]
     if style == "reference":
-        axes.plot(x, y, "--", color=palette.faint, linewidth=1.2, label=series["name"])
+        dash = list(_DASHES)[_rank(figure, series) % len(_DASHES)]
+        axes.plot(x, y, dash, color=palette.faint, linewidth=1.2, label=series["name"])
     elif style == "line":
         axes.plot(x, y, color=tone, linewidth=1.8, label=series["name"])
         if ends is not None:
             axes.fill_between(x, lo, hi, color=tone, alpha=0.18, linewidth=0)
     elif style == "bars":
         number, count = place
-        width = 0.8 / count if categories else None
-        at = [v + (number - (count - 1) / 2) * width for v in x] if width else x
-        axes.bar(at, y, width or 0.8, color=tone, label=series["name"])
+        width = 0.8 * (1.0 if categories else _spacing(x)) / count
+        at = [v + (number - (count - 1) / 2) * width for v in x]
+        axes.bar(at, y, width, color=tone, label=series["name"])
         if errors is not None:
             axes.errorbar(at, y, errors, fmt="none", ecolor=palette.ink, capsize=3, linewidth=1)
     else:
@@ -176,6 +188,18 @@ def _draw_series(
             label=series["name"],
             rasterized=len(x) > _MANY,
         )
+
+
+def _rank(figure: Mapping[str, Any], series: Mapping[str, Any]) -> int:
+    """How many series of the same style stand before this one."""
+    same = [s for s in figure["series"] if s["style"] == series["style"]]
+    return same.index(series)
+
+
+def _spacing(x: Sequence[float]) -> float:
+    """The smallest distance between two positions, 1 for a single one."""
+    places = sorted(set(x))
+    return min((b - a for a, b in pairwise(places)), default=1.0)
 
 
 def _categories(series: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -220,11 +244,11 @@ def plotly_figure(figure: Mapping[str, Any]) -> dict[str, Any]:
     data: list[dict[str, Any]] = []
     floor = _floor(figure) if figure.get("y_log") else None
     for i, series in enumerate(figure["series"]):
-        data += _traces(series, i, floor)
+        data += _traces(series, i, floor, _rank(figure, series))
     bars = any(s["style"] == "bars" for s in figure["series"])
     layout: dict[str, Any] = {
-        "xaxis": {"title": {"text": figure["x_label"]}, "automargin": True},
-        "yaxis": {"title": {"text": figure["y_label"]}, "automargin": True},
+        "xaxis": {"title": {"text": figure["x_label"], "standoff": 12}, "automargin": True},
+        "yaxis": {"title": {"text": figure["y_label"], "standoff": 14}, "automargin": True},
         "showlegend": len(figure["series"]) > 1,
         "hovermode": "closest" if bars else "x unified",
     }
@@ -232,7 +256,7 @@ def plotly_figure(figure: Mapping[str, Any]) -> dict[str, Any]:
         layout["hovermode"] = "closest"
     for axis, log in (("xaxis", figure.get("x_log")), ("yaxis", figure.get("y_log"))):
         if log:
-            layout[axis] |= {"type": "log", "exponentformat": "power"}
+            layout[axis] |= _log_axis(figure["series"], axis[0])
     if _categories(figure["series"]):
         layout["xaxis"]["type"] = "category"
     if bars:
@@ -240,7 +264,17 @@ def plotly_figure(figure: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": data, "layout": layout}
 
 
-def _traces(series: Mapping[str, Any], index: int, floor: float | None) -> list[dict[str, Any]]:
+def _log_axis(series: Sequence[Mapping[str, Any]], side: str) -> dict[str, Any]:
+    """A logarithmic axis: ticks at 1, 2 and 5 over few decades, at powers over many."""
+    values = [v for s in series for v in s[side] if isinstance(v, (int, float)) and v > 0]
+    if values and max(values) / min(values) < _FEW_DECADES:
+        return {"type": "log", "dtick": "D2", "tickformat": "~g"}
+    return {"type": "log", "exponentformat": "power"}
+
+
+def _traces(
+    series: Mapping[str, Any], index: int, floor: float | None, rank: int
+) -> list[dict[str, Any]]:
     """The traces of one series: its band first, so that the line lies above it."""
     style = series["style"]
     x, y = list(series["x"]), list(series["y"])
@@ -256,7 +290,8 @@ def _traces(series: Mapping[str, Any], index: int, floor: float | None) -> list[
     }
     if style in ("line", "reference"):
         trace["mode"] = "lines"
-        trace["line"] = {"width": 1.5, "dash": "dash"} if style == "reference" else {"width": 2.2}
+        dash = list(_DASHES.values())[rank % len(_DASHES)]
+        trace["line"] = {"width": 1.5, "dash": dash} if style == "reference" else {"width": 2.2}
     elif style == "points":
         trace["mode"] = "markers"
         trace["marker"] = {"size": 8 if len(x) < 200 else 5, "symbol": _SYMBOLS[index % 6]}

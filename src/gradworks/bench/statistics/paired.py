@@ -87,13 +87,16 @@ def bootstrap_interval(
     from scipy import stats
 
     rng = np.random.default_rng(0) if rng is None else rng
+    # Centred, scaled and rounded: whether a resample ties with the estimate must not depend on the
+    # last bit, because BCa's correction counts those ties.
+    centre, spread = float(found.mean()), float(np.ptp(found))
     ends = (math.nan, math.nan)
     for method in ("BCa", "percentile"):  # BCa has no answer for some nearly equal data
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             result = stats.bootstrap(
-                (found,),
-                np.mean,
+                ((found - centre) / spread,),
+                _rounded_mean,
                 method=method,
                 n_resamples=RESAMPLES,
                 confidence_level=level,
@@ -102,7 +105,12 @@ def bootstrap_interval(
         ends = (float(result.confidence_interval.low), float(result.confidence_interval.high))
         if all(math.isfinite(end) for end in ends):
             break
-    return *ends, level
+    return centre + spread * ends[0], centre + spread * ends[1], level
+
+
+def _rounded_mean(values: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    found: NDArray[np.float64] = np.round(values.mean(axis=axis), 12)
+    return found
 
 
 def sign_flip(
@@ -132,15 +140,18 @@ def sign_flip(
         0.0625
     """  # noqa: DOC502
     found = finite(d, "d")
-    # A common scale keeps scipy's tolerance for ties from meaning something else at 1e-20.
+    # Scaled and rounded: a pattern that ties with the observed one counts, whatever the last bit
+    # says (scipy's own tolerance is relative to the observed mean and fails where that is near 0).
     largest = np.abs(found).max()
     if largest == 0:
         return 1.0
+    if len(found) == 1:
+        return 0.5 if (found[0] > 0) == (direction == "higher") else 1.0
     from scipy import stats
 
     result = stats.permutation_test(
         (found / largest,),
-        np.mean,
+        _rounded_mean,
         permutation_type="samples",
         alternative="greater" if direction == "higher" else "less",
         n_resamples=np.inf if len(found) <= EXACT_UNITS else RESAMPLES,

@@ -138,6 +138,17 @@ class SymmetricOperator(ABC):
         """
         return v
 
+    def stream(self, generator: torch.Generator) -> torch.Generator:
+        """Where this process draws random vectors from; one's own where vectors are sharded.
+
+        Args:
+            generator: The caller's.
+
+        Returns:
+            The same (of a sharded operator: one of the process, seeded from it).
+        """
+        return generator
+
     def _check(self, v: object, *, name: str = "vector", block: bool = False) -> Tensor:
         """Refuse anything but a real (P,) tensor, or (P, k) with ``block``."""
         if not isinstance(v, Tensor):
@@ -370,3 +381,7 @@ class CombinedOperator(SymmetricOperator):
     def synchronize(self, v: Tensor) -> Tensor:
         """As the terms do."""
         return self._terms[0][1].synchronize(v)
+
+    def stream(self, generator: torch.Generator) -> torch.Generator:
+        """As the terms do."""
+        return self._terms[0][1].stream(generator)

@@ -167,6 +167,26 @@ class FisherOperator(GGNOperator):
             "likelihood": likelihood,
         }
 
+    def block(self, name: Selection) -> FisherOperator:
+        """The diagonal block of some parameters, over the same drawn labels.
+
+        Args:
+            name: As for :meth:`ModelOperator.block`.
+
+        Returns:
+            An operator on those parameters.
+
+        Raises:
+            ValueError: The selection is empty.
+        """  # noqa: DOC502
+        source, self._options["generator"] = self._options["generator"], None
+        try:
+            block = super().block(name)
+        finally:
+            self._options["generator"] = source
+        block._label_seed = self._label_seed
+        return block
+
     def _middle(self, output: Tensor, part: Microbatch) -> OutputProduct:
         """Multiplication by the expected outer product of the loss's slopes in the outputs."""
         output = output.detach()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradworks.curvature.operators.algebra import SymmetricOperator
 from gradworks.curvature.operators.batches import Batches, Microbatch
+from gradworks.curvature.operators.surroundings import Mode
 
 __all__ = ["GraphKeeper"]
 
@@ -21,6 +22,7 @@ class GraphKeeper(SymmetricOperator):
     """The part of a model's operators that decides what to keep, and drops it in time."""
 
     _model: nn.Module
+    _mode: Mode
     _batches: Batches | list[Microbatch]
 
     @abstractmethod
@@ -43,9 +45,12 @@ class GraphKeeper(SymmetricOperator):
         self._refused = False
 
     def _fingerprint(self) -> tuple[Any, ...]:
-        """Changes whenever a parameter or buffer is written to in place or replaced."""
+        """Changes whenever a parameter or buffer is written to in place or replaced, or a mode."""
         tensors = [*self._model.parameters(), *self._model.buffers()]
-        return tuple((t.data_ptr(), t._version) for t in tensors)
+        written = tuple((t.data_ptr(), t._version) for t in tensors)
+        if self._mode != "keep":
+            return written
+        return (*written, *(module.training for module in self._model.modules()))
 
     def _graphs(self) -> Any:
         """The kept graphs, built on first use and after a change of the model; None if refused."""
@@ -76,7 +81,7 @@ class GraphKeeper(SymmetricOperator):
                 if self._cache_bytes is not None and kept > self._cache_bytes:
                     return None
                 built.append((self._weight(part), self._build(part)))
-        return self._combine(built)
+            return self._combine(built)  # recorded too: the caller may be under no_grad
 
     def _saved_bytes(self, part: Microbatch) -> int:
         """Bytes that the graph of one microbatch keeps alive beside the parameters."""

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
+import sys
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Layout", "Selection", "select_parameters"]
+__all__ = ["Layout", "Selection", "is_dtensor", "select_parameters"]
 
 Selection = str | Sequence[str] | Callable[[str, Tensor], bool] | None
+
+
+def is_dtensor(tensor: Tensor) -> bool:
+    """Whether a tensor is sharded; never imports ``torch.distributed.tensor`` to find out.
+
+    Args:
+        tensor: Any.
+
+    Returns:
+        The answer.
+    """
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def _listed(names: Sequence[str], limit: int = 3) -> str:

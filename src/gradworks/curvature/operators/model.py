@@ -14,7 +14,12 @@ from torch.func import functional_call
 
 from gradworks.curvature.operators.batches import Batches, Microbatch
 from gradworks.curvature.operators.kept import GraphKeeper
-from gradworks.curvature.operators.layout import Layout, Selection, select_parameters
+from gradworks.curvature.operators.layout import (
+    Layout,
+    Selection,
+    is_dtensor,
+    select_parameters,
+)
 from gradworks.curvature.operators.selfcheck import self_check
 from gradworks.curvature.operators.surroundings import (
     Mode,
@@ -69,6 +74,7 @@ class ModelOperator(GraphKeeper):
         if isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module  # its reducer waits for hooks that autograd.grad never runs
         layout = Layout(select_parameters(model, params))
+        self._refuse_shards(layout)
         self._model = model
         self._loss_fn = loss_fn
         self._mode: Mode = mode
@@ -98,6 +104,15 @@ class ModelOperator(GraphKeeper):
             )
         if check:
             self_check(self)
+
+    def _refuse_shards(self, layout: Layout) -> None:
+        """Without a graph of the outputs a product would come out as zeros, silently."""
+        sharded = [n for n, p in zip(layout.names, layout.tensors) if is_dtensor(p)]
+        if sharded:
+            raise ValueError(
+                f"{type(self).__name__} needs whole parameters, {sharded[0]} is sharded; "
+                "only HessianOperator works under fully_shard"
+            )
 
     def _start(
         self,

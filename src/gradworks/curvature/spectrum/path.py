@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ class PathLoss:
     loss: Tensor
     barrier: float
     climb: float
-    distance: float
+    distance: float = math.nan
 
 
 def _check_states(model: nn.Module, start: State, end: State) -> None:
@@ -129,7 +130,9 @@ def line_loss(
         raise ValueError(f"num_points must be an integer of at least 2, got {num_points!r}")
     check_choice("mode", mode, ("eval", "train", "keep"))
     _check_states(model, start, end)
-    anchor = next(model.parameters())
+    anchor = next(model.parameters(), None)
+    if anchor is None:
+        raise ValueError(f"{type(model).__name__} has no parameter: there is no line to walk")
     batches = Batches(data, device=anchor.device)
     refresh = batches if refresh_data is None else Batches(refresh_data, device=anchor.device)
     norms: list[nn.Module] = [

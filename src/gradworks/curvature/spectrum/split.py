@@ -39,8 +39,8 @@ class BulkSplit:
     outliers: Tensor
     bulk: Tensor
     gap_ratio: float
-    rule: str
-    threshold: float
+    rule: str = "gap"
+    threshold: float = math.nan
 
 
 def _checked(eigenvalues: object) -> Tensor:

@@ -7,13 +7,19 @@ that are not a model's own (padding, other folds).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gradworks.losses.anyloss.confusion import Confusion, Rule, batched_confusion
+from gradworks.losses.anyloss.confusion import (
+    Confusion,
+    Rule,
+    batched_confusion,
+    surrogate_scale,
+)
 from gradworks.losses.anyloss.inputs import check_beta, check_rule
 from gradworks.losses.anyloss.metrics import Partials, get_metric
 
@@ -99,41 +105,59 @@ class BatchedMetricLoss:
 
         Returns:
             A function of logits (folds, variants, N) to losses (folds, variants) and their
-            derivatives by the logits; ``None`` where no closed form is known (other surrogates,
-            schedules, metrics beyond the paper's).
+            derivatives by the logits; ``None`` where no closed form is known (the linear
+            surrogate, schedules, metrics beyond the paper's).
         """
         partials = getattr(self._metric, "partials", None)
-        if partials is None or self._surrogate != "anyloss" or callable(self._amplification):
+        if partials is None or self._surrogate == "linear" or callable(self._amplification):
             return None
-        return _bind(partials, target, weight, float(self._amplification), self._threshold)
+        rule = Rule(self._surrogate, float(self._amplification), self._threshold)
+        return _bind(partials, target, weight, rule)
 
 
-def _bind(
-    partials: Partials, target: Tensor, weight: Tensor, amplification: float, threshold: float
-) -> BoundLoss:
-    """AnyLoss and its derivative by the logits in about twenty tensor operations."""
+def _bind(partials: Partials, target: Tensor, weight: Tensor, rule: Rule) -> BoundLoss:
+    """The loss and its derivative by the logits in about twenty tensor operations."""
     # Two rows a fold, w y and w: products with them give TP and TP + FP, and spread derivatives.
     rows = torch.cat([weight * target, weight], dim=1)
-    # A = 1/2 + c with c = sign(u) (1/2 - sigmoid(-|u|)), so half the weights come first.
+    # A = 1/2 + c, so half the weights come first.
     half = 0.5 * rows.sum(-1).unsqueeze(1)
     positives, total = 2.0 * half[..., 0], 2.0 * half[..., 1]
-    shift = torch.full((), -0.5 * amplification, dtype=rows.dtype, device=rows.device)
+    centred = _centred_sol if rule.surrogate == "sol" else _centred_anyloss
+    scale = surrogate_scale(rule)
 
     def gradient(logits: Tensor) -> tuple[Tensor, Tensor]:
         small = logits.abs().neg_().sigmoid_()
-        sign, tail = logits, torch.add(shift, small, alpha=amplification)
-        if threshold != 0.5:
-            sign = tail.neg_().copysign_(logits).add_(amplification * (0.5 - threshold))
-            tail = sign.abs().neg_()
-        tail.sigmoid_()
-        counts = half + torch.bmm((0.5 - tail).copysign_(sign), rows.mT)
+        c, density = centred(logits, small, rule, scale)
+        counts = half + torch.bmm(c, rows.mT)
         value, by_tp, by_said = partials(counts[..., 0], counts[..., 1], positives, total)
         small.addcmul_(small, small, value=-1.0)
-        slope = tail.addcmul_(tail, tail, value=-1.0).mul_(small)
-        pull = torch.stack([by_tp, by_said], dim=-1).mul_(-amplification)
-        return 1.0 - value, slope.mul_(torch.bmm(pull, rows))
+        pull = torch.stack([by_tp, by_said], dim=-1).mul_(-scale)
+        return 1.0 - value, density.mul_(small).mul_(torch.bmm(pull, rows))
 
     return gradient
+
+
+def _centred_anyloss(
+    logits: Tensor, small: Tensor, rule: Rule, scale: float
+) -> tuple[Tensor, Tensor]:
+    """A - 1/2 = sign(u) (1/2 - sigmoid(-|u|)) and A (1 - A), with u = L (p - t)."""
+    shift = torch.full((), -0.5 * scale, dtype=small.dtype, device=small.device)
+    sign, tail = logits, torch.add(shift, small, alpha=scale)
+    if rule.threshold != 0.5:
+        sign = tail.neg_().copysign_(logits).add_(scale * (0.5 - rule.threshold))
+        tail = sign.abs().neg_()
+    tail.sigmoid_()
+    return (0.5 - tail).copysign_(sign), tail.addcmul_(tail, tail, value=-1.0)
+
+
+def _centred_sol(logits: Tensor, small: Tensor, rule: Rule, scale: float) -> tuple[Tensor, Tensor]:
+    """A - 1/2 = (u + sin(pi u) / pi) / 2 and (1 + cos(pi u)) / 2, with u clipped to [-1, 1]."""
+    half = torch.full((), 0.5 * scale, dtype=small.dtype, device=small.device)
+    u = torch.add(half, small, alpha=-scale).copysign_(logits)
+    u = u.add_(scale * (0.5 - rule.threshold)).clamp_(-1.0, 1.0)
+    angle = u * math.pi
+    density = torch.cos(angle).add_(1.0).mul_(0.5)
+    return u.add_(angle.sin_(), alpha=1.0 / math.pi).mul_(0.5), density
 
 
 class _Pointwise:

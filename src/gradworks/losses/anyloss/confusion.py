@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gradworks.losses.anyloss.inputs import check_rule, columns, prepare
 
-__all__ = ["Confusion", "Rule", "batched_confusion", "soft_confusion"]
+__all__ = ["Confusion", "Rule", "batched_confusion", "soft_confusion", "surrogate_scale"]
 
 # Half-width of the raised-cosine distribution that SOL, the surrogate baseline, puts around the
 # threshold (authors' notebook 4-22).
@@ -101,8 +101,15 @@ class _Work(NamedTuple):
     spare: Tensor | None = None
 
 
-def _scale(rule: Rule) -> float:
-    """What ``p - threshold`` is multiplied by inside the surrogate."""
+def surrogate_scale(rule: Rule) -> float:
+    """What ``p - threshold`` is multiplied by inside the surrogate.
+
+    Args:
+        rule: Surrogate and its constants.
+
+    Returns:
+        The amplification, the reciprocal of SOL's half-width, or 1.
+    """
     if rule.surrogate == "anyloss":
         return rule.amplification
     return 1.0 / _SOL_WIDTH if rule.surrogate == "sol" else 1.0
@@ -124,8 +131,8 @@ def _tails(margin: Tensor, rule: Rule, work: _Work) -> tuple[Tensor, Tensor, Ten
 
 
 def _decide(score: Tensor, rule: Rule, work: _Work) -> tuple[Tensor, Tensor, Tensor]:
-    """A(score), 1 - A(score) and the derivative of A over ``_scale``, accurate in both tails."""
-    scale = _scale(rule)
+    """A(score), 1 - A(score) and dA over ``surrogate_scale``, accurate in both tails."""
+    scale = surrogate_scale(rule)
     if not rule.from_logits:
         margin = torch.sub(score, rule.threshold, out=work.margin).mul_(scale)
         upper, lower, density = _tails(margin, rule, work)
@@ -146,9 +153,9 @@ def _decide(score: Tensor, rule: Rule, work: _Work) -> tuple[Tensor, Tensor, Ten
 
 
 def _slope(score: Tensor, rule: Rule) -> Tensor:
-    """The derivative of A over ``_scale`` in plain operations, for higher derivatives."""
+    """The derivative of A over ``surrogate_scale`` in plain operations, for higher derivatives."""
     p = torch.sigmoid(score) if rule.from_logits else score
-    u = _scale(rule) * (p - rule.threshold)
+    u = surrogate_scale(rule) * (p - rule.threshold)
     if rule.surrogate == "anyloss":
         density = torch.sigmoid(u) * torch.sigmoid(-u)
     elif rule.surrogate == "sol":
@@ -203,7 +210,7 @@ class _Counts(torch.autograd.Function):
         if torch.is_grad_enabled():
             slope = _slope(score, ctx.rule)
             slope = slope if weight is None else slope * weight
-        tp, fn, fp, tn = (grad * _scale(ctx.rule)).unsqueeze(-1).unbind(0)
+        tp, fn, fp, tn = (grad * surrogate_scale(ctx.rule)).unsqueeze(-1).unbind(0)
         negative = fp - tn
         return (target * (tp - fn - negative) + negative) * slope, None, None, None
 
@@ -243,7 +250,7 @@ class _EagerCounts(_Counts):
         if torch.is_grad_enabled() or grads[0] is None:
             return _Counts.backward(ctx, *grads)
         _, target, _, slope = ctx.saved_tensors
-        tp, fn, fp, tn = (grads[0] * _scale(ctx.rule)).unsqueeze(-1).unbind(0)
+        tp, fn, fp, tn = (grads[0] * surrogate_scale(ctx.rule)).unsqueeze(-1).unbind(0)
         negative = fp - tn
         # In place for the same reason as _Work.
         return (target * (tp - fn - negative)).add_(negative).mul_(slope), None, None, None
@@ -251,7 +258,7 @@ class _EagerCounts(_Counts):
     @staticmethod
     def jvp(ctx: Any, score_t: Tensor, *_: Any) -> tuple[Tensor, None]:
         score, target, weight = ctx.saved_tensors
-        change = _slope(score, ctx.rule) * (score_t * _scale(ctx.rule))
+        change = _slope(score, ctx.rule) * (score_t * surrogate_scale(ctx.rule))
         change = change if weight is None else change * weight
         positive = (target * change).sum(-1)
         negative = change.sum(-1) - positive

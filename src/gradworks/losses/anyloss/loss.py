@@ -363,7 +363,7 @@ class AnyLoss(nn.Module):
         return {key: value for key, value in self.__dict__.items() if key != "_fn"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._fn = get_metric(self.metric, self.beta)
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def single_tensor_adamp(
         m.lerp_(g, 1 - beta1)  # m = b1 m + (1 - b1) g
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # v = b2 v + (1 - b2) g^2
         correction1, correction2 = _corrections(step, beta1, beta2, traced)
-        denom = v.sqrt().div_(correction2).add_(eps)
+        root = v.sqrt()  # autograd keeps the root: no step in place where it follows
+        denom = root / correction2 + eps if differentiable else root.div_(correction2).add_(eps)
         u = (m.lerp(g, 1 - beta1) if nesterov else m) / denom  # no bias correction in u
 
         ratio: float | Tensor = 1.0

@@ -8,7 +8,9 @@ again, and so that powers of the betas are not computed anew for each entry.
 
 from __future__ import annotations
 
+import importlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import FunctionType
@@ -27,6 +29,8 @@ __all__ = [
     "sgdp_kernel",
     "thresholds",
 ]
+
+SMALL = 1 << 15  # a step of a shorter vector, operation by operation: 30 us; a kernel's call: 70 us
 
 
 def _project(
@@ -123,10 +127,15 @@ def dense_views(layout: Layout | None, *tensors: Tensor) -> list[Tensor] | None:
     """Views of all tensors, the weight first, as the kernels see them; None if there are none.
 
     A gradient of another memory format is copied; a weight or state with gaps has no such view.
+    Short vectors have none either: on a CPU the call of a kernel costs more than their step.
     """
     param = tensors[0]
     if param.numel() < 2:  # torch.compile treats sizes 0 and 1 apart
         return None
+    if layout is None and param.is_cpu and param.numel() < SMALL:
+        return None
+    if (layout is None or layout.channel_dim == 0) and all(x.is_contiguous() for x in tensors):
+        return [x.view(-1) if layout is None else x.view(x.shape[0], -1) for x in tensors]
     strides = param.stride()
     order = sorted(range(param.ndim), key=lambda d: (-strides[d], d))
     views = []
@@ -157,6 +166,9 @@ def _compiled(
     torch counts recompilations by code object (8 at most): sharing one, a run over many dtypes
     would use them up.
     """
+    with warnings.catch_warnings():  # torch warns of itself while it loads its compiler
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._inductor.compile_fx")
     name = f"{kernel.__name__}_{ndim}d_{str(dtype).removeprefix('torch.')}_{nesterov}"
     code = kernel.__code__.replace(co_name=name)
     return torch.compile(FunctionType(code, kernel.__globals__, name), dynamic=True)

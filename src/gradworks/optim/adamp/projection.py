@@ -249,7 +249,7 @@ def project_radial(
 
     Example:
         >>> import torch
-        >>> w, g, u = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.ones(1, 2)
+        >>> w, g, u = torch.tensor([[4.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.ones(1, 2)
         >>> project_radial(w, g, u)
         (tensor([[0., 1.]]), tensor(0.1000))
 

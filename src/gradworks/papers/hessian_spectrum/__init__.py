@@ -9,7 +9,6 @@ that could be compared, so they are ours.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from gradworks.bench.claims import Claim
 from gradworks.bench.experiment import Arm, Experiment, Workload
@@ -87,7 +86,7 @@ def build(preset: str) -> Experiment:
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
-    chosen: dict[str, Any] = PRESETS[preset]
+    chosen = PRESETS[preset]
     batches = _batch_arms(chosen["batch_sizes"])
     workloads = tuple(
         Workload(

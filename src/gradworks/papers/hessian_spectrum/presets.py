@@ -15,7 +15,14 @@ _OPTIMIZER = "Plain gradient descent without momentum, schedule or weight decay 
 
 
 def _basin(
-    label: str, data: str, network: Mapping[str, Any], steps: int, lr: float, small: int
+    label: str,
+    data: str,
+    network: Mapping[str, Any],
+    *,
+    steps: int,
+    examples: int = 1000,
+    small: int = 10,
+    lr: float = 0.1,
 ) -> dict[str, Any]:
     """Five runs of ``steps`` each: A, B, B with a larger rate, C, D."""
     return {
@@ -26,7 +33,8 @@ def _basin(
             "study": "basin",
             "data": data,
             "network": dict(network),
-            "examples": 1000,
+            "examples": examples,
+            "pool": 2 if data == "mnist5k" else 1,
             "steps": steps,
             "lr": lr,
             "fast": 3.0,
@@ -38,7 +46,7 @@ def _basin(
 
 _BLOBS = {"data": "blobs", "features": 10, "separation": 3.0, "examples": 1000, "lr": 0.2}
 _MNIST = {"data": "mnist5k", "pool": 2, "examples": 1000, "lr": 0.1}
-_CONV = {"kind": "conv", "channels": [4, 8], "pool": 2}
+_CONV = {"kind": "conv", "channels": [4, 8]}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
@@ -99,7 +107,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                 "spec": {**_BLOBS, "study": "batches", "classes": 5, "hidden": 20, "steps": 1500},
             },
             "basin-digits": _basin(
-                "digits, 64-40-40-10", "digits", {"kind": "mlp", "hidden": 40}, 800, 0.1, 10
+                "digits, 64-40-40-10", "digits", {"kind": "mlp", "hidden": 40}, steps=800
             ),
         },
     },
@@ -120,14 +128,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "workloads": {
             "widths": {
                 "label": "MNIST sample 14x14, hidden 10/30/50/70",
-                "steps": 4 * 2000,
+                "steps": 4 * 5000,
                 "data": ["mnist5k"],
                 "spec": {
                     **_MNIST,
                     "study": "widths",
                     "classes": 10,
                     "hidden": [10, 30, 50, 70],
-                    "steps": 2000,
+                    "steps": 5000,
                     "batch_size": 100,
                 },
             },
@@ -165,18 +173,23 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                 "spec": {**_MNIST, "study": "batches", "classes": 10, "hidden": 30, "steps": 3000},
             },
             "basin-digits": _basin(
-                "digits, 64-40-40-10", "digits", {"kind": "mlp", "hidden": 40}, 1500, 0.1, 10
+                "digits, 64-40-40-10", "digits", {"kind": "mlp", "hidden": 40}, steps=1500
             ),
             "basin-conv": _basin(
-                "MNIST sample, convolutional", "mnist5k", {**_CONV, "norm": False}, 600, 0.1, 10
+                "MNIST sample, convolutional",
+                "mnist5k",
+                {**_CONV, "norm": False},
+                steps=600,
+                examples=500,
+                small=25,
             ),
             "basin-conv-norm": _basin(
                 "MNIST sample, convolutional with batch norm",
                 "mnist5k",
                 {**_CONV, "norm": True},
-                600,
-                0.1,
-                10,
+                steps=600,
+                examples=500,
+                small=25,
             ),
         },
     },
@@ -187,8 +200,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "notes": [
             "For a machine with one GPU or 16 cores and 64 GB of memory: exact spectra of up to "
             "62,000 parameters take 30 GB each.",
-            "CIFAR-10 is no packaged data set: name an .npz file with X (50000, 3, 32, 32) and y in "
-            "GRADWORKS_CIFAR10. MNIST is the packaged sample at 28x28.",
+            "CIFAR-10 is no packaged data set: name an .npz file with X (50000, 3, 32, 32) and y "
+            "in GRADWORKS_CIFAR10. MNIST is the packaged sample at 28x28.",
             _COUNTING,
             _OPTIMIZER,
         ],
@@ -240,10 +253,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                 **_basin(
                     "CIFAR-10, convolutional",
                     "cifar10",
-                    {"kind": "conv", "channels": [32, 64], "pool": 1, "norm": False},
-                    20_000,
-                    0.1,
-                    100,
+                    {"kind": "conv", "channels": [32, 64], "norm": False},
+                    steps=20_000,
+                    examples=40_000,
+                    small=100,
                 ),
                 "data": [],
             },

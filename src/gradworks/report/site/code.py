@@ -37,7 +37,8 @@ def highlight(code: str) -> str:
             if kind is None:
                 continue
             out.append(escape(_between(lines, at, token.start)))
-            out.append(f'<span class="{kind}">{escape(token.string)}</span>')
+            word = _between(lines, token.start, token.end)
+            out.append(f'<span class="{kind}">{escape(word)}</span>')
             at = token.end
     except (tokenize.TokenError, SyntaxError, IndentationError):
         return escape(text)

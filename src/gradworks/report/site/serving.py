@@ -27,7 +27,7 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_header("X-Content-Type-Options", "nosniff")
         super().end_headers()
 
-    def list_directory(self, path: Any) -> None:  # noqa: ARG002
+    def list_directory(self, path: Any) -> None:
         self.send_error(HTTPStatus.NOT_FOUND, "No such page")
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -75,11 +75,11 @@ def serve(out: Path, port: int) -> None:
         PortInUse: The port is taken.
         ValueError: No such port number, or no site in ``out``.
     """  # noqa: DOC502
-    with server(out, port) as running:
-        address = f"http://{HOST}:{running.server_address[1]}/"
-        sys.stderr.write(f"{address} (Ctrl-C ends)\n")
-        sys.stderr.flush()
-        try:
+    try:
+        with server(out, port) as running:
+            address = f"http://{HOST}:{running.server_address[1]}/"
+            sys.stderr.write(f"{address} (Ctrl-C ends)\n")
+            sys.stderr.flush()
             running.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            sys.stderr.write("\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")

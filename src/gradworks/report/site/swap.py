@@ -41,7 +41,7 @@ def replacing(out: Path) -> Iterator[Path]:
 
     Raises:
         NotOurSite: ``out`` is a file, or a folder with other things in it.
-    """
+    """  # noqa: DOC502
     out = out.resolve()
     _refuse_others(out)
     out.parent.mkdir(parents=True, exist_ok=True)

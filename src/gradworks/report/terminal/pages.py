@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from gradworks.report import wording
-from gradworks.report.outcomes import ClaimView, claim_views, planned_views
+from gradworks.report.outcomes import (
+    ClaimView,
+    OutcomeView,
+    claim_views,
+    planned_views,
+    primary_view,
+)
 from gradworks.report.terminal.tables import new_table
 
 if TYPE_CHECKING:
@@ -18,6 +26,9 @@ if TYPE_CHECKING:
     from gradworks.papers import Paper
 
 __all__ = ["badge", "catalogue_table", "claim_table", "paper_page"]
+
+# Columns from which a claim and its figures stand side by side.
+_WIDE = 120
 
 # Status: mark (so that colour is never alone) and style.
 _MARKS = {
@@ -53,13 +64,17 @@ def catalogue_table(papers: Sequence[Paper], console: Console) -> None:
     table = new_table()
     table.add_column("date", no_wrap=True)
     table.add_column("paper", no_wrap=True, style="bold")
-    table.add_column("area", no_wrap=True)
+    wide = console.width >= 100
+    if wide:
+        table.add_column("area", no_wrap=True)
     table.add_column("here", no_wrap=True)
-    table.add_column("title", overflow="ellipsis", no_wrap=console.width >= 100)
-    shown = [status(paper) for paper in papers]
-    for paper, state in zip(papers, shown):
+    # Only a column that may wrap gives way where room is short; its cells are cut instead.
+    table.add_column("title")
+    for paper in papers:
         card = paper.card
-        table.add_row(card.date, card.slug, card.area, badge(state), Text(card.title))
+        area = [card.area] if wide else []
+        title = Text(card.title, no_wrap=True, overflow="ellipsis")
+        table.add_row(card.date, card.slug, *area, badge(status(paper)), title)
     console.print(table)
     runs = sum(not paper.planned for paper in papers)
     console.print(
@@ -82,69 +97,95 @@ def claim_table(result: Result, console: Console) -> None:
     )
     console.print()
     console.print(heading)
-    if views:
+    primary = primary_view(views)
+    if primary is not None:
+        if primary.status != "indication":  # the notes below say what it is
+            console.print(Text(primary.sentence))
         _print_claims(views, console)
     _print_notes(document, console)
 
 
 def _print_claims(views: Sequence[ClaimView], console: Console) -> None:
-    """The table itself: a claim and its published figure, then a row an outcome."""
+    """One table where there is room, a block a claim where there is not."""
+    if console.width < _WIDE:
+        for view in views:
+            _print_claim(view, console)
+        return
     table = new_table()
     table.add_column("claim", ratio=3)
     table.add_column("the paper", ratio=2)
-    table.add_column("here", justify="right", no_wrap=True)
-    table.add_column("interval", no_wrap=console.width >= 110, ratio=1)
-    table.add_column("n", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    _add_outcome_columns(table)
     for view in views:
         single = len(view.outcomes) == 1
         name = Text(view.statement, style="bold" if view.primary else "")
-        printed = Text(view.published or "no figure printed")
-        first = _figures(view, 0) if single else [Text()] * 4
-        table.add_row(name, printed, *first, badge(view.status), end_section=not view.outcomes)
-        if single:
-            table.add_section()
-            continue
-        for i, outcome in enumerate(view.outcomes):
-            table.add_row(
-                Text(f"  {outcome.name}", style="dim"),
-                _published(outcome.record, outcome.scale),
-                *_figures(view, i),
-                badge(outcome.status),
-                end_section=i == len(view.outcomes) - 1,
-            )
+        first = _figures(view.outcomes[0]) if single else [Text()] * 4
+        table.add_row(name, Text(_printed(view)), *first, badge(view.status))
+        for outcome in () if single else view.outcomes:
+            name = Text(f"  {outcome.name}", style="dim")
+            table.add_row(name, _published(outcome), *_figures(outcome), badge(outcome.status))
+        table.add_section()
     console.print(table)
 
 
-def _figures(view: ClaimView, index: int) -> list[Text]:
+def _print_claim(view: ClaimView, console: Console) -> None:
+    console.print()
+    console.print(Text(view.statement, style="bold" if view.primary else ""))
+    console.print(Text.assemble(("the paper: ", "dim"), _printed(view)))
+    if not view.outcomes:
+        console.print(badge(view.status))
+        return
+    table = new_table()
+    table.collapse_padding = True
+    table.add_column("criterion", min_width=16)
+    table.add_column("paper", justify="right")
+    _add_outcome_columns(table, wrap=True)
+    for outcome in view.outcomes:
+        figures = _figures(outcome, short=True)
+        table.add_row(Text(outcome.name), _published(outcome), *figures, badge(outcome.status))
+    console.print(table)
+
+
+def _add_outcome_columns(table: Table, *, wrap: bool = False) -> None:
+    table.add_column("here", justify="right", no_wrap=True)
+    table.add_column("interval", no_wrap=not wrap)
+    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+
+
+def _printed(view: ClaimView) -> str:
+    return view.published or "no figure printed"
+
+
+def _figures(outcome: OutcomeView, *, short: bool = False) -> list[Text]:
     """Estimate, interval, n and p of one outcome."""
-    outcome = view.outcomes[index]
     record = outcome.record
     return [
         Text(wording.effect(record["estimate"], outcome.scale)),
-        Text(wording.interval(record, outcome.scale)),
+        Text(wording.interval(record, outcome.scale, short=short)),
         Text(str(record["n"])),
         Text(wording.p_value(record)),
     ]
 
 
-def _published(record: Any, scale: str) -> Text:
-    value = record.get("published")
-    return Text("" if value is None else wording.effect(value, scale), style="dim")
+def _published(outcome: OutcomeView) -> Text:
+    value = outcome.record.get("published")
+    return Text("" if value is None else wording.effect(value, outcome.scale), style="dim")
 
 
-def _print_notes(document: Any, console: Console) -> None:
+def _print_notes(document: Mapping[str, Any], console: Console) -> None:
     """What differs from the paper, and what a quick run is worth."""
-    notes = list(document.get("notes", ()))
+    lines = [f"at our scale: {note}" for note in document.get("notes", ())]
     if document["preset"] == "quick":
-        notes.insert(0, "quick is an indication; --preset full gives the verdict")
+        lines.insert(0, "quick is an indication; --preset full gives the verdict")
     counts = document.get("counts", {})
-    for what in ("diverged", "failed"):
-        if counts.get(what):
-            notes.append(f"{wording.plural(counts[what], 'trial')} {what}")
-    for note in notes:
-        console.print(Text(f"  at our scale: {note}"), style="dim")
+    lines += [
+        f"{wording.plural(counts[what], 'trial')} {what}"
+        for what in ("diverged", "failed")
+        if counts.get(what)
+    ]
+    for line in lines:
+        console.print(Padding(Text(line, style="dim"), (0, 0, 0, 2)))
 
 
 def paper_page(paper: Paper, result: Result | None, console: Console) -> None:
@@ -191,7 +232,7 @@ def _print_planned(views: Sequence[ClaimView], console: Console) -> None:
     for view in views:
         table.add_row(
             Text(view.statement, style="bold" if view.primary else ""),
-            Text(view.published or "no figure printed"),
+            Text(_printed(view)),
             Text(view.holds_when),
             end_section=True,
         )
@@ -202,7 +243,6 @@ def _print_code(code: str, console: Console) -> None:
     text = textwrap.dedent(code).strip()
     if not text:
         return
-    from rich.padding import Padding
     from rich.syntax import Syntax
 
     if console.is_terminal:

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ProgressView"]
 
-# Away from a terminal: a line a stage at its start and end, at each fifth, and at least this often.
-LINE_SECONDS = 30.0
+# Away from a terminal: a line a stage at its start and end, at each fifth but not more often than
+# LEAST_SECONDS, and at least every MOST_SECONDS.
+LEAST_SECONDS, MOST_SECONDS = 2.0, 30.0
 _FIFTHS = 5
 
 
@@ -133,6 +134,7 @@ class _Bars:
     def event(self, event: Event) -> None:
         total = event.total if event.total > 0 else None
         if event.stage not in self._tasks:
+            self._finish()
             self._tasks[event.stage] = self._progress.add_task(event.stage, total=total)
         self._progress.update(self._tasks[event.stage], completed=event.done, total=total)
         if event.text:
@@ -140,10 +142,14 @@ class _Bars:
 
     def close(self, *, finished: bool) -> None:
         if finished:
-            for task in self._progress.tasks:
-                if task.total is None:
-                    self._progress.update(task.id, total=task.completed)
+            self._finish()
         self._progress.stop()
+
+    def _finish(self) -> None:
+        """Fill the bars of earlier stages: a listener may have missed their last events."""
+        for task in self._progress.tasks:
+            total = task.completed if task.total is None else task.total
+            self._progress.update(task.id, total=total, completed=total)
 
 
 class _Lines:
@@ -153,6 +159,7 @@ class _Lines:
         self._console = console
         self._clock = clock
         self._seen: dict[str, tuple[float, float, int]] = {}  # began, last line, fifths printed
+        self._last: dict[str, Event] = {}
         self._say(title)
 
     def event(self, event: Event) -> None:
@@ -162,22 +169,38 @@ class _Lines:
         share = _share(event)
         fifth = int(share * _FIFTHS + 1e-9)
         if event.stage not in self._seen:
+            self._finish(now)
             self._seen[event.stage] = (now, now, fifth)
+            self._last[event.stage] = event
             self._say(f"  {event.stage}: {self._count(event)}")
             return
+        self._last[event.stage] = event
         began, last, printed = self._seen[event.stage]
-        if fifth <= printed and not (now - last >= LINE_SECONDS and share < 1):
+        if printed >= _FIFTHS:
+            return
+        due = now - last >= (LEAST_SECONDS if fifth > printed else MOST_SECONDS)
+        if share < 1 and not due:
             return
         self._seen[event.stage] = (began, now, max(fifth, printed))
         spent = now - began
         if share >= 1:
             self._say(f"  {event.stage}: {self._count(event)} done in {duration(spent)}")
         else:
-            left = f", about {duration(spent / share - spent)} left" if share > 0 else ""
+            left = f", {duration(spent / share - spent)} left" if share > 0 else ""
             self._say(f"  {event.stage}: {self._count(event)}{left}")
 
     def close(self, *, finished: bool) -> None:
-        """Nothing to clean up: lines stand."""
+        if finished:
+            self._finish(self._clock())
+
+    def _finish(self, now: float) -> None:
+        """Say the end of earlier stages: a listener may have missed their last events."""
+        for stage, (began, last, printed) in self._seen.items():
+            total = self._last[stage].total
+            if printed < _FIFTHS and total > 0:
+                self._seen[stage] = (began, last, _FIFTHS)
+                count = number(int(total))
+                self._say(f"  {stage}: {count} of {count} done in {duration(now - began)}")
 
     def _count(self, event: Event) -> str:
         done = number(int(event.done))

@@ -81,14 +81,25 @@ def _counted(value: Any) -> str:
 def comparison_table(
     rows: Sequence[Mapping[str, Any]], console: Console, title: str | None = None
 ) -> None:
-    """Print a comparison, one row an arm; ``x``, ``x_lo`` and ``x_hi`` share one column.
+    """Print a comparison, one column an arm; ``x``, ``x_lo`` and ``x_hi`` share one line.
 
     Args:
         rows: What :func:`gradworks.bench.compare.summary` returned.
         console: Where.
         title: Above the table.
     """
-    _print_rows(rows, console, title)
+    if not rows:
+        console.print(Text("nothing to show"))
+        return
+    table = new_table(title)
+    table.add_column("")
+    for row in rows:
+        table.add_column(str(row.get("arm", "")), overflow="fold")
+    for key in _shown(rows):
+        if key != "arm":
+            heading = _HEADINGS.get(key, key.replace("_", " "))
+            table.add_row(heading, *(_cell(row, key) for row in rows))
+    console.print(table)
 
 
 def data_table(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
@@ -101,15 +112,11 @@ def data_table(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     _print_rows(rows, console, None)
 
 
-def _print_rows(
-    rows: Sequence[Mapping[str, Any]], console: Console, title: str | None
-) -> None:
+def _print_rows(rows: Sequence[Mapping[str, Any]], console: Console, title: str | None) -> None:
     if not rows:
         console.print(Text("nothing to show"))
         return
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    ends = {f"{key}_{end}" for key in keys for end in ("lo", "hi") if f"{key}_{end}" in keys}
-    keys = [key for key in keys if key not in ends and _says_something(rows, key)]
+    keys = _shown(rows)
     table = new_table(title)
     for key in keys:
         numeric = all(_is_number(row.get(key)) for row in rows)
@@ -118,6 +125,13 @@ def _print_rows(
     for row in rows:
         table.add_row(*(_cell(row, key) for key in keys))
     console.print(table)
+
+
+def _shown(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the keys that get a heading, in order: no ends of intervals, nothing empty."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    ends = {f"{key}_{end}" for key in keys for end in ("lo", "hi") if f"{key}_{end}" in keys}
+    return [key for key in keys if key not in ends and _says_something(rows, key)]
 
 
 def _says_something(rows: Sequence[Mapping[str, Any]], key: str) -> bool:

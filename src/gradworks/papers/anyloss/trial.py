@@ -1,0 +1,400 @@
+"""One loss on one data set: every fold and every learning rate in the same tensors.
+
+A learning rate is chosen for each fold and each metric on 30 % of the fold's training rows, held
+out; then the fold is trained on all its training rows and judged once on its test rows.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gradworks.bench import data
+from gradworks.bench.trial import Trial
+from gradworks.losses.anyloss import (
+    METRICS,
+    BatchedMetricLoss,
+    BatchedNet,
+    FoldStack,
+    batched_bce,
+    batched_focal,
+    batched_squared_error,
+    batched_weighted_bce,
+    best_threshold,
+    fit_batched,
+    hard_confusion,
+    stack_folds,
+)
+from gradworks.losses.anyloss.baselines import BatchedLoss
+from gradworks.papers.anyloss.presets import SETS_FOLDER
+
+__all__ = ["trial"]
+
+_POINTWISE: Mapping[str, BatchedLoss] = {
+    "mse": batched_squared_error,
+    "bce": batched_bce,
+    "weighted_bce": batched_weighted_bce,
+    "focal": batched_focal,
+}
+# Twice as fast as float64; the derivative of AnyLoss is exact on both sides in either.
+_DTYPE = torch.float32
+_HELD_OUT = 0.3
+_WIDENINGS = 2
+_NEIGHBOURS = 5  # of SMOTE, its published default
+_TICK_EPOCHS = 50
+_BLOCKS, _BLOCK_STEPS = 30, 20  # of the comparison of times
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A data set and the row numbers of its folds."""
+
+    X: np.ndarray
+    y: np.ndarray
+    train: list[np.ndarray]
+    test: list[np.ndarray]
+    inner: list[np.ndarray]
+    held_out: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One loss in one study, and the metrics that it is judged by."""
+
+    study: str
+    metrics: tuple[str, ...]
+    loss: BatchedLoss
+    rates: tuple[float, ...]
+
+
+def trial(trial: Trial) -> None:
+    """Run one arm on one data set.
+
+    Args:
+        trial: The trial; its workload's spec names the set, the folds and the studies.
+    """
+    state = trial.resume() or {
+        "seed": int(trial.rng("folds").integers(2**31)),
+        "done": 0,
+        "test": {},
+        "valid": {},
+    }
+    table = _table(trial.spec, state["seed"])
+    if trial.settings.get("smote"):
+        table = _oversampled(table, state["seed"])
+    jobs = _jobs(trial)
+
+    def tick() -> None:
+        trial.tick(round(trial.steps * state["done"] / len(jobs)), lambda: state)
+
+    for job in jobs[state["done"] :]:
+        test, valid = _run(trial, table, job, state["seed"], tick)
+        state = {
+            "seed": state["seed"],
+            "done": state["done"] + 1,
+            "test": {**state["test"], **test},
+            "valid": {**state["valid"], **valid},
+        }
+        tick()
+    trial.result("valid", **state["valid"])
+    trial.result("test", **state["test"])
+    if trial.arm.name == "anyloss" and "slp_gd" in trial.spec["studies"]:
+        trial.result("test", seconds_ratio=_seconds_ratio(table))
+
+
+def _jobs(trial: Trial) -> list[_Job]:
+    """The fits of an arm: a loss that aims at a metric is trained once for each."""
+    arm, jobs = trial.settings, []
+    for name, study in trial.spec["studies"].items():
+        if name not in arm.get("studies", [name]):
+            continue
+        metrics = tuple(m for m in study["metrics"] if m in arm.get("metrics", [m]))
+        if arm["loss"] != "metric":
+            loss = _POINTWISE[arm["loss"]]
+            jobs.append(_Job(name, metrics, loss, _rates(study, arm["rate"])))
+            continue
+        for metric in metrics:
+            aimed = BatchedMetricLoss(
+                metric,
+                amplification=_amplification(arm, study["steps"]),
+                surrogate=arm.get("surrogate", "anyloss"),
+            )
+            jobs.append(_Job(name, (metric,), aimed, _rates(study, arm["rate"][metric])))
+    return jobs
+
+
+def _rates(study: Mapping[str, Any], published: float) -> tuple[float, ...]:
+    if "rates" in study:
+        return tuple(study["rates"])
+    return tuple(published * times for times in study["times"])
+
+
+def _amplification(arm: Mapping[str, Any], steps: int) -> float | Callable[[int], float]:
+    """The constant, or a straight line up to 73 over the first half of the steps."""
+    strength = float(arm.get("amplification", 73.0))
+    start = arm.get("warmup")
+    if start is None:
+        return strength
+    # The schedule counts calls; the inner fit comes first, and each fit starts anew.
+    return lambda call: start + (strength - start) * min(1.0, (call % steps) / (steps / 2))
+
+
+def _run(
+    trial: Trial, table: _Table, job: _Job, seed: int, tick: Callable[[], None]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Choose rates on the inner split, train on the whole folds, judge on the test rows."""
+    study = trial.spec["studies"][job.study]
+    tuned = bool(trial.settings.get("threshold"))
+
+    def fitted(rows: list[np.ndarray], rates: Tensor) -> tuple[Tensor, FoldStack]:
+        def stop(epoch: int, _: BatchedNet) -> bool:
+            if epoch % _TICK_EPOCHS == 0:
+                tick()
+            return False
+
+        stack = stack_folds(table.X, table.y, rows, dtype=_DTYPE)
+        fit = fit_batched(
+            stack.X,
+            stack.y,
+            job.loss,
+            weight=stack.weight,
+            lr=rates,
+            epochs=study["steps"],
+            solver=study["solver"],
+            hidden=study["hidden"],
+            activation="sigmoid",
+            generator=torch.Generator().manual_seed(seed),
+            stop=stop,
+        )
+        return fit.net.logits(stack.transform(table.X)), stack
+
+    def judged(logits: Tensor, metric: str, seen: Sequence[np.ndarray], asked: Any) -> Tensor:
+        """The metric on the rows ``asked``; a tuned threshold is chosen on the rows ``seen``."""
+        cut: Tensor | float = 0.0
+        if tuned:
+            cut = best_threshold(logits, y, _mask(seen, len(table.y)), metric)
+        return METRICS[metric](hard_confusion(logits, y, _mask(asked, len(table.y)), cut))
+
+    y = torch.from_numpy(table.y).to(_DTYPE)
+
+    def explored(rates: Sequence[float]) -> Tensor:
+        """Scores on the held-out rows, (rates, folds, metrics)."""
+        logits, _ = fitted(table.inner, torch.tensor(rates, dtype=_DTYPE))
+        scores = [judged(logits, m, table.inner, table.held_out) for m in job.metrics]
+        return torch.stack(scores, dim=2).movedim(1, 0)
+
+    search = _Search(job.rates, explored)
+    logits, _ = fitted(table.train, search.choices(len(table.train), len(job.metrics)))
+    test, valid = {}, {}
+    for i, metric in enumerate(job.metrics):
+        value = judged(logits[:, i : i + 1], metric, table.train, table.test)
+        name = f"{job.study}_{metric}"
+        test[name] = valid[name] = float(value.mean())
+        valid |= search.report(i, name)
+    return test, valid
+
+
+class _Search:
+    """Learning rates tried on the inner split, and the widening of their range.
+
+    Where the best mean score over folds lies on the border of the range, the range grows by a
+    decade there, at most twice, alike for every loss.
+
+    Args:
+        rates: Candidates, rising.
+        explored: Scores (rates, folds, metrics) of given rates.
+    """
+
+    def __init__(
+        self, rates: Sequence[float], explored: Callable[[Sequence[float]], Tensor]
+    ) -> None:
+        self.rates = list(rates)
+        self._scores: Tensor | None = None
+        self._widened = 0
+        if len(rates) == 1:
+            return
+        self._scores = explored(self.rates)
+        dense = rates[1] / rates[0] < 5.0
+        for _ in range(_WIDENINGS):
+            below, above = self._on_border()
+            low, high = self.rates[0], self.rates[-1]
+            down = [low / 10, low / math.sqrt(10)] if dense else [low / 10]
+            up = [high * math.sqrt(10), high * 10] if dense else [high * 10]
+            new = (down if below.any() else []) + (up if above.any() else [])
+            if not new:
+                break
+            self._widened += 1
+            found = torch.cat([self._scores, explored(new)])
+            every = [*self.rates, *new]
+            order = sorted(range(len(every)), key=every.__getitem__)
+            self.rates = [every[k] for k in order]
+            self._scores = found[order]
+
+    def _on_border(self) -> tuple[Tensor, Tensor]:
+        """For each metric, whether the best mean is only reached at the lower or upper end."""
+        mean = self._known.mean(1)
+        best = mean.amax(0)
+        return mean[1:].amax(0) < best, mean[:-1].amax(0) < best
+
+    @property
+    def _known(self) -> Tensor:
+        if self._scores is None:
+            raise RuntimeError("one rate alone is not searched")
+        return self._scores
+
+    def choices(self, folds: int, metrics: int) -> Tensor:
+        """The rate of each fold and metric, (folds, metrics); of equal scores the lowest."""
+        rates = torch.tensor(self.rates, dtype=_DTYPE)
+        if self._scores is None:
+            return rates.expand(folds, metrics)
+        return rates[self._scores.argmax(0)]
+
+    def report(self, metric: int, name: str) -> dict[str, float]:
+        """What the validation split says: score, decades added, whether still on the border."""
+        if self._scores is None:
+            return {}
+        below, above = self._on_border()
+        return {
+            name: float(self._known[..., metric].amax(0).mean()),
+            f"{name}_widened": float(self._widened),
+            f"{name}_on_edge": float(below[metric] | above[metric]),
+        }
+
+
+def _mask(rows: Sequence[np.ndarray], total: int) -> Tensor:
+    """Weights (folds, 1, total) of 1 where a row belongs to the fold's part."""
+    mask = torch.zeros(len(rows), 1, total, dtype=_DTYPE)
+    for f, part in enumerate(rows):
+        mask[f, 0, torch.from_numpy(part)] = 1.0
+    return mask
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def _table(spec: Mapping[str, Any], seed: int) -> _Table:
+    """Read the set and deal its rows to folds; the smaller class is the positive one."""
+    source = spec["source"]
+    if "keel" in source:
+        X, y, _ = data.keel(source["keel"])
+    elif "computed" in source:
+        X, y, _ = data.anyloss_synthetic()
+    else:
+        X, y = _supplied(source["file"], source["sha256"])
+    y = (1 - y if y.mean() > 0.5 else y).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    rows = np.arange(len(y))
+    parts: dict[str, list[np.ndarray]] = {"train": [], "test": [], "inner": [], "held_out": []}
+    for _ in range(spec["repeats"]):
+        number = _dealt(y, spec["folds"], rng)
+        for k in range(spec["folds"]):
+            train = rows[number != k]
+            away = _held_out(y[train], rng)
+            parts["train"].append(train)
+            parts["test"].append(rows[number == k])
+            parts["inner"].append(train[~away])
+            parts["held_out"].append(train[away])
+    return _Table(X, y, **parts)
+
+
+def _dealt(y: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Stratified fold numbers: each class is shuffled and dealt out in turn."""
+    number = np.empty(len(y), dtype=np.int64)
+    start = 0
+    for label in (1.0, 0.0):
+        own = rng.permutation(np.flatnonzero(y == label))
+        number[own] = (start + np.arange(len(own))) % folds
+        start += len(own)  # the next class goes on where this one ended: folds of equal size
+    return number
+
+
+def _held_out(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Whether a row is held out: 30 % of each class, one row at least."""
+    away = np.zeros(len(y), dtype=bool)
+    for label in (1.0, 0.0):
+        own = rng.permutation(np.flatnonzero(y == label))
+        away[own[: max(1, round(_HELD_OUT * len(own)))]] = True
+    return away
+
+
+def _supplied(file: str, sha256: str) -> tuple[np.ndarray, np.ndarray]:
+    """One of the authors' files: a header, numbers, the label in the last column."""
+    path = Path(os.environ.get(SETS_FOLDER, "")) / file
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise RuntimeError(f"{path} changed since the run was planned; run it with --fresh")
+    _, *rows = [row for row in csv.reader(content.decode("utf-8-sig").splitlines()) if row]
+    labels = sorted({row[-1].strip() for row in rows})
+    if len(labels) != 2:
+        raise ValueError(f"{path} must hold two classes in its last column, found {len(labels)}")
+    try:
+        X = np.array([[float(cell) for cell in row[:-1]] for row in rows])
+    except ValueError as error:
+        raise ValueError(f"{path} must hold numbers before the last column: {error}") from error
+    return X, np.array([labels.index(row[-1].strip()) for row in rows], dtype=np.int64)
+
+
+def _oversampled(table: _Table, seed: int) -> _Table:
+    """Add SMOTE's rows to the training parts; test and held-out rows stay as they are."""
+    try:
+        from imblearn.over_sampling import SMOTE
+    except ImportError:
+        raise data.MissingData(
+            'the SMOTE arm needs imbalanced-learn: pip install "imbalanced-learn>=0.13"'
+        ) from None
+    X, y = [table.X], [table.y]
+    count = len(table.y)
+
+    def grown(rows: np.ndarray) -> np.ndarray:
+        nonlocal count
+        mean, scale = table.X[rows].mean(0), table.X[rows].std(0)
+        scale = np.where(scale > 0.0, scale, 1.0)  # neighbours are looked for in equal units
+        few = int(table.y[rows].sum())
+        if few < 2:
+            return rows  # nothing to interpolate between
+        smote = SMOTE(k_neighbors=min(_NEIGHBOURS, few - 1), random_state=seed % 2**31)
+        made, _ = smote.fit_resample((table.X[rows] - mean) / scale, table.y[rows])
+        fresh = made[len(rows) :] * scale + mean
+        X.append(fresh)
+        y.append(np.ones(len(fresh)))
+        count += len(fresh)
+        return np.concatenate([rows, np.arange(count - len(fresh), count)])
+
+    train = [grown(rows) for rows in table.train]
+    inner = [grown(rows) for rows in table.inner]
+    return _Table(np.concatenate(X), np.concatenate(y), train, table.test, inner, table.held_out)
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def _seconds_ratio(table: _Table) -> float:
+    """Time of AnyLoss steps over time of cross-entropy steps, interleaved in one process."""
+    from gradworks.bench import timing
+
+    stack = stack_folds(table.X, table.y, table.train, dtype=_DTYPE)
+
+    def steps(loss: BatchedLoss) -> Callable[[], object]:
+        return lambda: fit_batched(
+            stack.X, stack.y, loss, weight=stack.weight, lr=0.01, epochs=_BLOCK_STEPS
+        )
+
+    return timing.compare(
+        steps(BatchedMetricLoss("f1")),
+        steps(batched_bce),
+        name="AnyLoss F1",
+        peer_name="cross-entropy",
+        blocks=_BLOCKS,
+        inner=1,
+        control=False,
+    ).ratio
