@@ -8,7 +8,7 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 JOBS ?= 2
 SITE ?= site
 
-.PHONY: demo test lint format bench docs site readme clean help
+.PHONY: demo test lint format bench data docs site readme clean help
 
 help:  ## What can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 10
@@ -57,6 +57,9 @@ format: $(VENV)/.dev  ## Format and fix what can be fixed
 
 bench: $(VENV)/.peers  ## Every benchmark against its named peer
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+data: $(VENV)/.run  ## All packages that hold real data (about 240 MB)
+	@$(BIN)/gradworks data install --all
 
 docs: $(VENV)/.docs  ## The documentation, into docs/_build/html
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

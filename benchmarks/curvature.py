@@ -55,7 +55,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block."""
-        return torch.tanh(x + self.norm2(self.second(torch.tanh(self.norm1(self.first(x))))))
+        return torch.relu(x + self.norm2(self.second(torch.relu(self.norm1(self.first(x))))))
 
 
 def mlp(hidden: int = 128) -> nn.Module:
@@ -71,11 +71,11 @@ def mlp(hidden: int = 128) -> nn.Module:
 
 
 def conv() -> nn.Module:
-    """A residual net with batch norm: 7,522 parameters in 41 tensors."""
+    """A residual net with batch norm: 7,290 parameters in 42 tensors."""
     torch.manual_seed(0)
-    stem = [nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.Tanh()]
+    stem = [nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
     blocks = [Residual(8) for _ in range(6)]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 10))
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
 
 
 def batches(sizes: list[int], *, images: bool = False) -> Data:
@@ -427,7 +427,9 @@ def main() -> None:
     every = arguments.what == "all"
     for name, problem in nets.items():
         if every or arguments.what == name:
-            bench_lanczos(problem, arguments.blocks)
+            # A block of the residual net lasts seconds.
+            most = 10 if name == "conv" else arguments.blocks
+            bench_lanczos(problem, min(arguments.blocks, most))
     if every or arguments.what == "trace":
         bench_trace(arguments.blocks)
     if every or arguments.what == "accuracy":

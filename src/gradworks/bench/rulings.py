@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from gradworks.bench.claims import Verdict
@@ -84,8 +85,24 @@ def judge_and_keep(store: Store, experiment_id: str, experiment: Experiment) -> 
         edges=edges(store, experiment_id),
         expected_seeds=experiment.final_seeds,
     )
+    verdicts = [_in_words(verdict, experiment) for verdict in verdicts]
     _keep(store, experiment_id, experiment, verdicts)
     return verdicts
+
+
+def _in_words(verdict: Verdict, experiment: Experiment) -> Verdict:
+    """Say labels where the sentences name arms, and write a metric's name as words."""
+    words = {arm.name: arm.label for arm in experiment.arms}
+    metrics = (c.metric for claim in experiment.claims for c in claim.criteria)
+    words |= {metric: metric.replace("_", " ") for metric in metrics}
+    names = sorted(words, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w.-])(?:{'|'.join(map(re.escape, names))})(?![\w-])(?!\.\d)")
+
+    def said(text: str) -> str:
+        return pattern.sub(lambda found: words[found.group()], text)
+
+    outcomes = tuple(replace(o, text=said(o.text)) for o in verdict.outcomes)
+    return replace(verdict, text=said(verdict.text), outcomes=outcomes)
 
 
 def _keep(

@@ -56,6 +56,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "notes": [
             "Gaussian blobs in 10 dimensions and scikit-learn's digits in place of MNIST and "
             "CIFAR-10; two hidden layers of 10 to 30 units.",
+            "Spectra are exact up to 1,000 parameters; above, quadrature gives the shares and "
+            "Lanczos the leading and lowest eigenvalues.",
             _COUNTING,
             _OPTIMIZER,
         ],
@@ -71,6 +73,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                     "hidden": [10, 20, 30],
                     "steps": 2000,
                     "batch_size": 100,
+                    "exact_up_to": 1000,
+                    "lanczos_steps": 60,
                 },
             },
             "classes": {
@@ -101,10 +105,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
                 },
             },
             "batches": {
-                "label": "5 blobs, hidden 20, batch 10/100/1000",
+                "label": "5 blobs, hidden 10, batch 10/100/1000",
                 "steps": 1500,
                 "data": [],
-                "spec": {**_BLOBS, "study": "batches", "classes": 5, "hidden": 20, "steps": 1500},
+                "spec": {**_BLOBS, "study": "batches", "classes": 5, "hidden": 10, "steps": 1500},
             },
             "basin-digits": _basin(
                 "digits, 64-40-40-10", "digits", {"kind": "mlp", "hidden": 40}, steps=800

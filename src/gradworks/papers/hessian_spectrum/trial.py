@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from gradworks.papers.hessian_spectrum.claims import CLIMB
 from gradworks.papers.hessian_spectrum.examples import draw
+from gradworks.papers.hessian_spectrum.figures import BARS, HIGH, LOW
 from gradworks.papers.hessian_spectrum.networks import network
 from gradworks.papers.hessian_spectrum.session import Session
 
@@ -18,13 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["trial"]
 
-# Largest matrix that is written down; a preset may say otherwise.
+# Largest matrix that is written down, and Lanczos steps above it; a preset may say otherwise.
 EXACT_UP_TO = 1500
-# Bars of the histograms, from -0.1 to 1 in units of the largest eigenvalue.
-BARS = 55
-LOW, HIGH = -0.1, 1.0
+LANCZOS_STEPS = 80
+# Leading eigenvalues that are kept as a curve.
 LEADING = 30
-CLIMB = 0.02
 
 
 def trial(trial: Trial) -> None:
@@ -54,7 +54,7 @@ def _measure(
         return spectrum(
             op,
             method="exact" if exact else "slq",
-            num_steps=80,
+            num_steps=int(spec.get("lanczos_steps", LANCZOS_STEPS)),
             num_probes=4,
             top=40,
             generator=torch.Generator().manual_seed(seed),
