@@ -22,17 +22,21 @@ from gradworks.bench.worker import execute, facts, threads_environment
 
 __all__ = ["RayEngine", "start"]
 
-try:
-    import ray
-except ImportError as error:
-    raise ImportError('the ray engine needs: pip install "gradworks[ray]"') from error
-
 DRAIN_SECONDS = 30.0  # an actor that does not answer this long is lost
 
 
 def start(jobs: int, threads: int, deliver: Deliver) -> RayEngine:
     """Return the engine, connected."""
     return RayEngine(jobs, threads, deliver)
+
+
+def _installed() -> Any:
+    """Import ray; absent, the error is the pip line."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError('the ray engine needs: pip install "gradworks[ray]"') from error
+    return ray
 
 
 class _Trials:
@@ -82,12 +86,13 @@ class RayEngine:
     """
 
     def __init__(self, jobs: int, threads: int, deliver: Deliver) -> None:
+        self._ray = _installed()
         self.facts: Facts | None = None
         self._jobs = jobs
         self._deliver = deliver
         self._workers: list[_Worker] = []
         self._stopping = False
-        self._ours = not ray.is_initialized()
+        self._ours = not self._ray.is_initialized()
         variables = threads_environment(threads)
         if self._ours:
             options: dict[str, Any] = {}
@@ -96,8 +101,8 @@ class RayEngine:
                 # On this machine the actors find what we find; a cluster has its own code.
                 paths = dict.fromkeys(entry or str(Path.cwd()) for entry in sys.path)
                 variables["PYTHONPATH"] = os.pathsep.join(paths)
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        self._actor = ray.remote(
+            self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        self._actor = self._ray.remote(
             num_cpus=threads, max_concurrency=4, runtime_env={"env_vars": variables}
         )(_Trials)
 
@@ -128,29 +133,32 @@ class RayEngine:
         if not waiting:
             time.sleep(seconds)
             return
-        ready = set(ray.wait(waiting, num_returns=1, timeout=seconds)[0])
+        ready = set(self._ray.wait(waiting, num_returns=1, timeout=seconds)[0])
         for worker in list(self._workers):
             try:
                 if worker.starting in ready:
-                    self.facts, worker.starting = ray.get(worker.starting), None
+                    self.facts, worker.starting = self._ray.get(worker.starting), None
                 elif worker.task is not None:
                     self._collect(worker, over=worker.ending in ready)
-            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
+            except (
+                self._ray.exceptions.RayActorError,
+                self._ray.exceptions.GetTimeoutError,
+            ) as error:
                 self._bury(worker, error)
 
     def _collect(self, worker: _Worker, *, over: bool) -> None:
         """Deliver what a running trial said; its ending comes last."""
-        for message in ray.get(worker.actor.drain.remote(), timeout=DRAIN_SECONDS):
+        for message in self._ray.get(worker.actor.drain.remote(), timeout=DRAIN_SECONDS):
             self._deliver(message)
         if over:
-            ending = ray.get(worker.ending)
+            ending = self._ray.get(worker.ending)
             worker.task = worker.ending = None
             self._deliver(ending)
 
     def _bury(self, worker: _Worker, error: Exception) -> None:
         self._workers.remove(worker)
         with contextlib.suppress(Exception):
-            ray.kill(worker.actor)
+            self._ray.kill(worker.actor)
         words = f"its actor died ({' '.join(str(error).split())})"
         if worker.task is not None:
             self._deliver(Lost(worker.task.trial_id, words))
@@ -168,6 +176,6 @@ class RayEngine:
         """End all actors; a cluster of ours ends, too."""
         while self._workers:
             with contextlib.suppress(Exception):
-                ray.kill(self._workers.pop().actor)
+                self._ray.kill(self._workers.pop().actor)
         if self._ours:
-            ray.shutdown()
+            self._ray.shutdown()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,7 +150,10 @@ def compare(
 
 
 def _torch_clock() -> Clock:
-    from torch.utils.benchmark import timer
+    with warnings.catch_warnings():
+        # torch loads its compiler front, and an older setuptools warns of distutils.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch.utils.benchmark import timer
 
     clock: Clock = timer
     return clock
