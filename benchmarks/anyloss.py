@@ -107,6 +107,7 @@ def bench_loss(blocks: int) -> None:
             peer_name="BCE with logits, eager",
             peer_version=torch.__version__,
             blocks=blocks,
+            threads=1,
             inner=8,  # a single call is timed by what the other side left in the allocator
         )
         print(result.line())
@@ -118,6 +119,7 @@ def bench_loss(blocks: int) -> None:
         peer_name="BCE with logits, compiled",
         peer_version=torch.__version__,
         blocks=blocks,
+        threads=1,
         inner=8,
     )
     print(result.line())
@@ -223,6 +225,7 @@ def bench_fit(kind: str, blocks: int) -> None:
                 peer_name="NumPy loop over folds, float64",
                 peer_version=np.__version__,
                 blocks=min(blocks, 10),  # two to four seconds each
+                threads=1,
                 inner=1,
             )
             print(result.line())
