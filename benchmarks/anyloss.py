@@ -19,9 +19,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gradworks.bench.timing import compare
 from torch import Tensor
 
+from gradworks.bench.timing import compare
 from gradworks.losses.anyloss import (
     BatchedMetricLoss,
     FoldStack,
