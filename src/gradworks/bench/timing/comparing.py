@@ -5,10 +5,10 @@ from __future__ import annotations
 import gc
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from timeit import default_timer
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,12 +150,14 @@ def compare(
 
 
 def _torch_clock() -> Clock:
-    with warnings.catch_warnings():
-        # torch loads its compiler front, and an older setuptools warns of distutils.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from torch.utils.benchmark import timer
+    """The clock of torch.utils.benchmark, whose import would load the compiler's front end."""
+    import torch
 
-    clock: Clock = timer
+    def clock() -> float:
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        return default_timer()
+
     return clock
 
 
