@@ -81,8 +81,14 @@ def test_hutch_plus_plus_is_exact_up_to_a_third(size: int, rank: int, seed: int)
     V = vector(size * max(rank, 1), seed).reshape(size, -1)[:, :rank]
     signs = torch.sign(vector(max(rank, 1), seed + 1))[:rank]
     A = (V * signs) @ V.T
-    found = trace(DenseOperator(A), num_probes=12, method="hutch++", generator=gen(seed))
-    assert found.value == pytest.approx(float(A.trace()), abs=1e-9 * (1 + float(A.norm())))
+    found = trace(
+        DenseOperator(A),
+        num_probes=12,
+        method="hutch++",
+        distribution="gaussian",  # signs can repeat a direction: 4 of them in 5 dimensions often do
+        generator=gen(seed),
+    )
+    assert found.value == pytest.approx(float(A.trace()), abs=1e-7 * (1 + float(A.norm())))
     assert found.num_matvecs <= 12
 
 

@@ -40,7 +40,7 @@ shapes = st.lists(st.integers(1, 5), min_size=0, max_size=4).map(tuple)
     lr=st.floats(1e-4, 0.3),
     betas=st.tuples(st.floats(0.0, 0.99), st.floats(0.5, 0.9999)),
     weight_decay=st.sampled_from([0.0, 0.1]),
-    delta=st.sampled_from([0.0, 0.1, 1.0, math.inf]),
+    delta=st.sampled_from([0.0, 0.1, 0.9, math.inf]),  # at 1 a row of one entry is a tie
     wd_ratio=st.floats(0.0, 1.0),
     nesterov=st.booleans(),
     eps=st.sampled_from([1e-8, 1e-3]),
@@ -382,7 +382,7 @@ def test_functional_form() -> None:
 
 
 def test_a_kernel_that_does_not_compile_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from gradworks.optim.adamp import compiled
+    from gradworks.optim import compiled
 
     def broken(*_: Any) -> None:
         raise OSError("no compiler")

@@ -28,7 +28,7 @@ def drawn(shape: tuple[int, ...], kind: int, seed: int = 0) -> tuple[Tensor, Ten
     shape=st.lists(st.integers(1, 6), min_size=2, max_size=4).map(tuple),
     kind=st.integers(0, 3),
     seed=st.integers(0, 10_000),
-    delta=st.sampled_from([0.0, 0.1, 1.0, math.inf]),
+    delta=st.sampled_from([0.0, 0.1, 0.9, math.inf]),
     eps=st.sampled_from([1e-8, 1e-2]),
 )
 @settings(max_examples=80, deadline=None)

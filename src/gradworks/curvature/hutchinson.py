@@ -133,7 +133,8 @@ def trace(
 
     for random signs z (the variance; for Gaussian z it is :math:`2\|A\|_F^2`). ``"hutch++"`` spends
     a third of the products on a basis of the dominant directions, whose part of the trace is then
-    exact: better for spectra with outliers, exact for rank at most ``num_probes // 3``.
+    exact: better for spectra with outliers, exact for rank at most ``num_probes // 3`` as long as
+    that many probes are independent (Gaussian ones are; a few signs in few dimensions may not be).
 
     Args:
         op: The operator.

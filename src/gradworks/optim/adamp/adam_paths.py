@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from gradworks.optim.adamp.compiled import (
+from gradworks.optim.adamp.kernels import (
     adamp_kernel,
     dense_views,
-    numbers_on_device,
-    run_kernel,
     thresholds,
 )
-from gradworks.optim.adamp.many import decay_many_, in_work_dtype, project_many_
+from gradworks.optim.adamp.many import decay_many_, project_many_
 from gradworks.optim.adamp.projection import (
     EXEMPT,
     Layout,
     project_on_host_,
     project_traced,
-    work_dtype,
 )
+from gradworks.optim.compiled import numbers_on_device, run_kernel
+from gradworks.optim.precision import in_work_dtype, work_dtype
+from gradworks.optim.steps import bias_corrections
 
 __all__ = ["AdamTensors", "fused_adamp", "multi_tensor_adamp", "single_tensor_adamp"]
 
@@ -47,18 +47,6 @@ class AdamTensors(NamedTuple):
             [self.steps[i]],
             [self.layouts[i]],
         )
-
-
-def _corrections(
-    step: Tensor, beta1: float, beta2: float, traced: bool
-) -> tuple[float | Tensor, float | Tensor]:
-    """Bias corrections 1 - beta1^t and sqrt(1 - beta2^t); as tensors where t must not be read."""
-    if traced:
-        # in float32 the first 1 - 0.999 would be wrong in its sixth digit
-        t = step.to(torch.float32 if step.device.type == "mps" else torch.float64)
-        return 1 - beta1**t, (1 - beta2**t).sqrt()
-    count = step.item()
-    return 1 - beta1**count, (1 - beta2**count) ** 0.5
 
 
 def single_tensor_adamp(
@@ -89,7 +77,7 @@ def single_tensor_adamp(
         step += 1
         m.lerp_(g, 1 - beta1)  # m = b1 m + (1 - b1) g
         v.mul_(beta2).addcmul_(g, g, value=1 - beta2)  # v = b2 v + (1 - b2) g^2
-        correction1, correction2 = _corrections(step, beta1, beta2, traced)
+        correction1, correction2 = bias_corrections(step, beta1, beta2, traced)
         root = v.sqrt()  # autograd keeps the root: no step in place where it follows
         denom = root / correction2 + eps if differentiable else root.div_(correction2).add_(eps)
         u = (m.lerp(g, 1 - beta1) if nesterov else m) / denom  # no bias correction in u
@@ -151,7 +139,7 @@ def multi_tensor_adamp(
         torch._foreach_lerp_(m, g, 1 - beta1)
         torch._foreach_mul_(v, beta2)
         torch._foreach_addcmul_(v, g, g, 1 - beta2)
-        corrections = [_corrections(step, beta1, beta2, traced) for step in steps]
+        corrections = [bias_corrections(step, beta1, beta2, traced) for step in steps]
         denom = list(torch._foreach_sqrt(v))
         torch._foreach_div_(denom, cast(list[Tensor], [c for _, c in corrections]))
         torch._foreach_add_(denom, eps)
@@ -215,7 +203,7 @@ def _kernel_numbers(
     sign = -1.0 if maximize else 1.0
     constant = (sign, 1 - beta1, beta2, 1 - beta2, eps, test["wd_ratio"], *bounds)
     on_host = not traced and param.is_cpu
-    correction1, correction2 = _corrections(step + 1, beta1, beta2, not on_host)
+    correction1, correction2 = bias_corrections(step + 1, beta1, beta2, not on_host)
     if on_host:
         rate = float(lr)
         host = (1 / correction2, rate / correction1, rate * weight_decay)

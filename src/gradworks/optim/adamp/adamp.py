@@ -16,8 +16,10 @@ from gradworks.optim.adamp.adam_paths import (
     single_tensor_adamp,
 )
 from gradworks.optim.adamp.optimizer import ProjectedOptimizer
-from gradworks.optim.adamp.tensors import choose_path, refuse_sparse, to_plain
-from gradworks.optim.arguments import betas_of, flags
+from gradworks.optim.adamp.projection import layout_of
+from gradworks.optim.arguments import betas_of
+from gradworks.optim.steps import refuse_capture
+from gradworks.optim.tensors import choose_path, to_real
 
 __all__ = ["AdamP", "adamp"]
 
@@ -99,6 +101,8 @@ class AdamP(ProjectedOptimizer):
         arXiv:2006.08217, Algorithm 2.
     """
 
+    _buffers = ("exp_avg", "exp_avg_sq")
+
     def __init__(
         self,
         params: ParamsT,
@@ -138,52 +142,9 @@ class AdamP(ProjectedOptimizer):
 
     @staticmethod
     def _check_settings(group: dict[str, Any]) -> None:
-        """What AdamP alone has."""
+        """What AdamP takes beside what SGDP does."""
+        ProjectedOptimizer._check_settings(group)
         betas_of(group["betas"])
-        flags(group, "capturable")
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take checkpoints of older versions, the authors' code and pytorch_optimizer."""
-        super().__setstate__(state)
-        for group in self.param_groups:
-            shared_step = group.pop("step", None)
-            for param in group["params"]:
-                found = self.state.get(param)
-                if not found:
-                    continue
-                step = found.get("step", shared_step)
-                if not isinstance(step, Tensor):
-                    on_device = group["capturable"] or group["fused"]
-                    device = param.device if on_device else "cpu"
-                    step = torch.tensor(float(step or 0), dtype=torch.float32, device=device)
-                found["step"] = step
-
-    def _init_group(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        grads: list[Tensor],
-        exp_avgs: list[Tensor],
-        exp_avg_sqs: list[Tensor],
-        state_steps: list[Tensor],
-    ) -> None:
-        """Collect what has a gradient; create state at the first one."""
-        for param in group["params"]:
-            if param.grad is None:
-                continue
-            refuse_sparse("AdamP", param)
-            state = self.state[param]
-            if not state:
-                on_device = group["capturable"] or group["fused"]
-                device = param.device if on_device else "cpu"
-                state["step"] = torch.zeros((), dtype=torch.float32, device=device)
-                for name in ("exp_avg", "exp_avg_sq"):
-                    state[name] = torch.zeros_like(param, memory_format=torch.preserve_format)
-            params.append(param)
-            grads.append(param.grad)
-            exp_avgs.append(state["exp_avg"])
-            exp_avg_sqs.append(state["exp_avg_sq"])
-            state_steps.append(state["step"])
 
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -200,12 +161,7 @@ class AdamP(ProjectedOptimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params: list[Tensor] = []
-            grads: list[Tensor] = []
-            exp_avgs: list[Tensor] = []
-            exp_avg_sqs: list[Tensor] = []
-            state_steps: list[Tensor] = []
-            self._init_group(group, params, grads, exp_avgs, exp_avg_sqs, state_steps)
+            params, grads, exp_avgs, exp_avg_sqs, state_steps = self._collect(group)
             branches = adamp(
                 params,
                 grads,
@@ -280,12 +236,12 @@ def adamp(
 
     Raises:
         RuntimeError: If a CUDA graph is captured without ``capturable``.
-    """
+    """  # noqa: DOC502
     path = choose_path(params, foreach=foreach, fused=fused, differentiable=differentiable)
     p, g, m, v = (list(x) for x in (params, grads, exp_avgs, exp_avg_sqs))
-    layouts = to_plain(channel_dim, p, g, m, v)
-    if p and p[0].is_cuda and not capturable and _capturing():
-        raise RuntimeError("a CUDA graph is being captured; construct AdamP with capturable=True")
+    layouts = [layout_of(param, channel_dim) for param in p]
+    to_real(p, g, m, v)
+    refuse_capture("AdamP", p, capturable)
     if isinstance(lr, Tensor):
         lr = lr.squeeze()
     settings: dict[str, Any] = {
@@ -305,8 +261,3 @@ def adamp(
     if path == "fused":
         return fused_adamp(tensors, **settings)
     return single_tensor_adamp(tensors, differentiable=differentiable, **settings)
-
-
-def _capturing() -> bool:
-    """Whether the current stream records a CUDA graph."""
-    return not torch.compiler.is_compiling() and torch.cuda.is_current_stream_capturing()

@@ -23,18 +23,10 @@ from gradworks.optim.adamp.projection import (
     cosine,
     radial,
     remove_radial_,
-    work_dtype,
 )
-from gradworks.optim.adamp.sharded import sum_over_mesh
+from gradworks.optim.sharded import sum_over_mesh
 
-__all__ = ["decay_many_", "decide_many", "in_work_dtype", "project_many_"]
-
-
-def in_work_dtype(tensors: list[Tensor]) -> list[Tensor]:
-    """The list itself, or copies in float32 of 16-bit tensors."""
-    if all(x.dtype == work_dtype(x.dtype) for x in tensors):
-        return tensors
-    return [x.to(work_dtype(x.dtype)) for x in tensors]
+__all__ = ["decay_many_", "decide_many", "project_many_"]
 
 
 def project_many_(

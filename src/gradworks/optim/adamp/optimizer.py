@@ -1,4 +1,4 @@
-"""What AdamP and SGDP share as optimizers: the checks of their groups, and the record of branches.
+"""What AdamP and SGDP share as optimizers: settings of the projection and the record of branches.
 
 The record says which weights the last step took as scale invariant: kept on request, by name.
 """
@@ -8,19 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from gradworks.optim.adamp.projection import CHANNEL, EXEMPT, LAYER, UNTOUCHED
-from gradworks.optim.adamp.tensors import refuse_flat
-from gradworks.optim.arguments import (
-    at_least_zero,
-    flags,
-    in_interval,
-    learning_rate,
-    path_flags,
-)
+from gradworks.optim.arguments import at_least_zero, flags, in_interval
+from gradworks.optim.checked import CheckedOptimizer
 
 __all__ = ["LayerReport", "ProjectedOptimizer"]
 
@@ -45,53 +37,27 @@ class LayerReport(NamedTuple):
     taken_as: str
 
 
-class ProjectedOptimizer(torch.optim.Optimizer):
+class ProjectedOptimizer(CheckedOptimizer):
     """An optimizer with ``last_branch`` and ``report()``; groups ask with ``record_branches``."""
 
     @staticmethod
     def _check_settings(group: dict[str, Any]) -> None:
-        """Settings that the method alone has."""
-        raise TypeError("use AdamP or SGDP")
+        """What AdamP and SGDP share."""
+        at_least_zero("delta", group["delta"])
+        in_interval("wd_ratio", group["wd_ratio"], closed=True)
+        flags(group, "record_branches")
 
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, also late in training; settings not given are the defaults.
-
-        Args:
-            param_group: ``params`` and settings of their own.
-
-        Raises:
-            TypeError: If a setting is of the wrong type.
-            ValueError: If a number is out of range, or ``channel_dim`` beyond a parameter's shape.
-            RuntimeError: If a parameter is flat (FSDP1).
-        """
-        if isinstance(param_group, dict):
-            settings = {**self.defaults, **param_group}
-            learning_rate(settings["lr"])
-            for name in ("eps", "weight_decay", "delta"):
-                at_least_zero(name, settings[name])
-            in_interval("wd_ratio", settings["wd_ratio"], closed=True)
-            self._check_settings(settings)
-            flags(settings, "nesterov", "maximize", "differentiable", "record_branches")
-            path_flags(settings)
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for name, value in group.items():
-            if isinstance(value, np.number):
-                group[name] = value.item()
-        try:
-            for param in group["params"]:
-                refuse_flat(param)
-                _check_channel_dim(group["channel_dim"], param)
-        except (TypeError, ValueError, RuntimeError):
-            self.param_groups.pop()
-            raise
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take groups of older versions, of the authors' code and of pytorch_optimizer."""
-        super().__setstate__(state)
-        for group in self.param_groups:
-            for name, default in self.defaults.items():
-                group.setdefault(name, default)
+    @staticmethod
+    def _check_param(group: dict[str, Any], param: Tensor) -> None:
+        """An integer within the dimensions of every weight; biases have no channels."""
+        channel_dim = group["channel_dim"]
+        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
+            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        if param.ndim > 1 and not -param.ndim <= channel_dim < param.ndim:
+            raise ValueError(
+                f"channel_dim must be in [{-param.ndim}, {param.ndim}) for a parameter of shape "
+                f"{tuple(param.shape)}, got {channel_dim}; put it into a group of its own"
+            )
 
     @property
     def last_branch(self) -> dict[str, Tensor | int]:
@@ -140,14 +106,3 @@ def _name(number: int, group: dict[str, Any], position: int) -> str:
     """The given name, or "group.position"."""
     names = group.get("param_names")
     return str(names[position]) if names else f"{number}.{position}"
-
-
-def _check_channel_dim(channel_dim: object, param: Tensor) -> None:
-    """An integer within the dimensions of every weight; biases have no channels."""
-    if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-        raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
-    if param.ndim > 1 and not -param.ndim <= channel_dim < param.ndim:
-        raise ValueError(
-            f"channel_dim must be in [{-param.ndim}, {param.ndim}) for a parameter of shape "
-            f"{tuple(param.shape)}, got {channel_dim}; put it into a group of its own"
-        )

@@ -18,8 +18,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gradworks.optim.adamp.sharded import Sharding, is_sharded, local, sharding_of
 from gradworks.optim.arguments import at_least_zero, in_interval
+from gradworks.optim.precision import work_dtype
+from gradworks.optim.sharded import Sharding, is_sharded, local, sharding_of
 
 __all__ = ["effective_step", "project_radial", "scale_invariance"]
 
@@ -45,11 +46,6 @@ def layout_of(param: Tensor, channel_dim: int = 0) -> Layout | None:
     return Layout(
         channel_dim, size // param.shape[channel_dim], size, sharding_of(param, channel_dim)
     )
-
-
-def work_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of all arithmetic: a sum of squares does not fit into 16 bits."""
-    return torch.float32 if dtype in {torch.float16, torch.bfloat16} else dtype
 
 
 def as_rows(channel_dim: int, *tensors: Tensor) -> list[Tensor]:

@@ -8,21 +8,20 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
-from gradworks.optim.adamp.compiled import (
+from gradworks.optim.adamp.kernels import (
     dense_views,
-    numbers_on_device,
-    run_kernel,
     sgdp_kernel,
     thresholds,
 )
-from gradworks.optim.adamp.many import decay_many_, in_work_dtype, project_many_
+from gradworks.optim.adamp.many import decay_many_, project_many_
 from gradworks.optim.adamp.projection import (
     EXEMPT,
     Layout,
     project_on_host_,
     project_traced,
-    work_dtype,
 )
+from gradworks.optim.compiled import numbers_on_device, run_kernel
+from gradworks.optim.precision import in_work_dtype, work_dtype
 
 __all__ = ["SGDTensors", "fused_sgdp", "multi_tensor_sgdp", "single_tensor_sgdp"]
 

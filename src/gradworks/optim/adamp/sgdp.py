@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT, _use_grad_for_differentiable
 
 from gradworks.optim.adamp.optimizer import ProjectedOptimizer
+from gradworks.optim.adamp.projection import layout_of
 from gradworks.optim.adamp.sgd_paths import (
     SGDTensors,
     fused_sgdp,
     multi_tensor_sgdp,
     single_tensor_sgdp,
 )
-from gradworks.optim.adamp.tensors import choose_path, refuse_sparse, to_plain
 from gradworks.optim.arguments import in_interval
+from gradworks.optim.tensors import choose_path, to_real
 
 __all__ = ["SGDP", "sgdp"]
 
@@ -84,6 +85,9 @@ class SGDP(ProjectedOptimizer):
         arXiv:2006.08217, Algorithm 1.
     """
 
+    _buffers = ("momentum_buffer",)
+    _counts = False
+
     def __init__(
         self,
         params: ParamsT,
@@ -123,7 +127,8 @@ class SGDP(ProjectedOptimizer):
 
     @staticmethod
     def _check_settings(group: dict[str, Any]) -> None:
-        """What SGDP alone has."""
+        """What SGDP takes beside what AdamP does."""
+        ProjectedOptimizer._check_settings(group)
         in_interval("momentum", group["momentum"], closed=False)
         in_interval("dampening", group["dampening"], closed=True)
         if group["nesterov"] and (group["momentum"] == 0 or group["dampening"] != 0):
@@ -138,27 +143,6 @@ class SGDP(ProjectedOptimizer):
         for found in self.state.values():
             if "momentum" in found:
                 found["momentum_buffer"] = found.pop("momentum")
-
-    def _init_group(
-        self,
-        group: dict[str, Any],
-        params: list[Tensor],
-        grads: list[Tensor],
-        momentum_buffers: list[Tensor],
-    ) -> None:
-        """Collect what has a gradient; create state at the first one."""
-        for param in group["params"]:
-            if param.grad is None:
-                continue
-            refuse_sparse("SGDP", param)
-            state = self.state[param]
-            if not state:
-                state["momentum_buffer"] = torch.zeros_like(
-                    param, memory_format=torch.preserve_format
-                )
-            params.append(param)
-            grads.append(param.grad)
-            momentum_buffers.append(state["momentum_buffer"])
 
     @_use_grad_for_differentiable
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -175,10 +159,7 @@ class SGDP(ProjectedOptimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params: list[Tensor] = []
-            grads: list[Tensor] = []
-            momentum_buffers: list[Tensor] = []
-            self._init_group(group, params, grads, momentum_buffers)
+            params, grads, momentum_buffers = self._collect(group)
             branches = sgdp(
                 params,
                 grads,
@@ -246,7 +227,8 @@ def sgdp(
     """
     path = choose_path(params, foreach=foreach, fused=fused, differentiable=differentiable)
     p, g, buf = (list(x) for x in (params, grads, momentum_buffers))
-    layouts = to_plain(channel_dim, p, g, buf)
+    layouts = [layout_of(param, channel_dim) for param in p]
+    to_real(p, g, buf)
     if isinstance(lr, Tensor):
         lr = lr.squeeze()
     settings: dict[str, Any] = {

@@ -7,25 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gradworks.optim.adamp.projection import Layout, layout_of
-from gradworks.optim.adamp.sharded import is_sharded, local
+from gradworks.optim.sharded import is_sharded, local
 
-__all__ = ["choose_path", "refuse_flat", "refuse_sparse", "to_plain"]
+__all__ = ["choose_path", "refuse_flat", "refuse_sparse", "to_real"]
 
 # Where torch's own optimizers take the multi-tensor path by default.
 _FOREACH_DEVICES = frozenset({"cuda", "xpu", "mtia"})
 
 
-def to_plain(channel_dim: int, params: list[Tensor], *others: list[Tensor]) -> list[Layout | None]:
-    """Replace tensors by local, real ones that share their memory; layouts of the whole weights."""
-    layouts = [layout_of(param, channel_dim) for param in params]
+def to_real(params: list[Tensor], *others: list[Tensor]) -> None:
+    """Replace tensors by local, real ones that share their memory."""
     for i, param in enumerate(params):
         for tensors in (*others, params):
             tensor = local(tensors[i], param)
             if tensor.is_complex():
                 tensor = torch.view_as_real(tensor.resolve_conj())
             tensors[i] = tensor
-    return layouts
 
 
 def choose_path(
@@ -52,7 +49,7 @@ def choose_path(
 
 
 def refuse_sparse(name: str, param: Tensor) -> None:
-    """A projection needs whole rows."""
+    """No method here steps rows that are not all there."""
     if param.grad is not None and param.grad.layout != torch.strided:
         raise RuntimeError(
             f"{name} does not take sparse gradients, got one for a parameter of shape "
@@ -61,9 +58,9 @@ def refuse_sparse(name: str, param: Tensor) -> None:
 
 
 def refuse_flat(param: Tensor) -> None:
-    """FSDP1's flat parameters have lost the shape that the projection needs."""
+    """FSDP1's flat parameters have lost the shape of their weights."""
     if getattr(param, "_is_flat_param", False):
         raise RuntimeError(
             f"a flat parameter of FSDP1 (shape {tuple(param.shape)}) holds many weights, whose "
-            "rows are no longer known; shard with torch.distributed.fsdp.fully_shard"
+            "shapes are no longer known; shard with torch.distributed.fsdp.fully_shard"
         )
