@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -97,6 +97,7 @@ def hessian_vector_product(
     *,
     retain_graph: bool = False,
     check_finite: bool = True,
+    unused: Callable[[list[int]], None] | None = None,
 ) -> list[Tensor]:
     """Differentiate gradients once more, along vectors: one ``autograd.grad``.
 
@@ -109,6 +110,8 @@ def hessian_vector_product(
         vectors: One for each gradient, in its shape.
         retain_graph: Keep the graph for another product.
         check_finite: Look for NaN and infinities; on an accelerator this waits for it.
+        unused: Called with the positions of parameters that no gradient depends on, if there are
+            any: their zeros are exact, unless an operation hides its second derivative.
 
     Returns:
         One tensor for each parameter; zeros where nothing depends on it.
@@ -138,14 +141,17 @@ def hessian_vector_product(
         raise ValueError(
             "grads carry no graph; compute them with torch.autograd.grad(..., create_graph=True)"
         )
-    products = torch.autograd.grad(
+    found = torch.autograd.grad(
         [g for g, _ in pairs],
         list(params),
         [v for _, v in pairs],
         retain_graph=retain_graph,
         allow_unused=True,
-        materialize_grads=True,
     )
+    missing = [i for i, p in enumerate(found) if p is None]
+    if missing and unused is not None:
+        unused(missing)
+    products = [torch.zeros_like(p) if h is None else h for h, p in zip(found, params)]
     if check_finite:
         fine = torch.stack([torch.isfinite(p).all() for p in products])
         if not bool(fine.all()):
@@ -153,4 +159,4 @@ def hessian_vector_product(
             raise FloatingPointError(
                 f"Hessian-vector product of params {bad[:3]} is not finite; check the loss"
             )
-    return list(products)
+    return products

@@ -1,0 +1,572 @@
+"""AdaHessian: the authors' steps, closed forms, and each way to learn the curvature."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from gradworks.optim import AdaHessian
+from gradworks.optim.adahessian.averaging import smoothed
+
+FOLDER = Path(__file__).parents[1] / "golden/adahessian"
+STEPS = dict(np.load(FOLDER / "steps.npz"))
+META = json.loads((FOLDER / "steps_meta.json").read_text())
+NAMES = ("conv", "cb", "w1", "b1", "w2", "b2")
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "power_wd": META["cases"]["power_wd"],
+    "rowavg": {"lr": 0.1, "averaging": "row"},
+    "block": {"lr": 0.1, "averaging": {4: 3}},
+}
+
+
+def f64(values: Any) -> Tensor:
+    return torch.tensor(np.asarray(values), dtype=torch.float64)
+
+
+class Net(nn.Module):
+    """The net of the golden file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in NAMES:
+            setattr(self, name, nn.Parameter(f64(STEPS[f"{name}_init"])))
+
+    def loss(self) -> Tensor:
+        x = torch.tanh(F.conv2d(f64(STEPS["X"]), self.conv, self.cb))
+        x = torch.tanh(F.linear(F.avg_pool2d(x, 2).flatten(1), self.w1, self.b1))
+        return F.cross_entropy(F.linear(x, self.w2, self.b2), torch.tensor(STEPS["y"]).long())
+
+
+def probe(t: int) -> list[Tensor]:
+    return [f64(STEPS[f"z_{name}"][t]) for name in NAMES]
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("way", ["estimate", "backward", "given"])
+@pytest.mark.parametrize("case", ARGUMENTS)
+def test_golden_steps(case: str, way: str, foreach: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    opt = AdaHessian(net.parameters(), foreach=foreach, **ARGUMENTS[case])
+    for t in range(8):
+        opt.zero_grad()
+        loss = net.loss()
+        assert float(loss.detach()) == pytest.approx(float(STEPS[f"{case}_loss"][t]), rel=1e-9)
+        if way == "estimate":
+            opt.estimate(loss, vectors=probe(t))
+        elif way == "backward":
+            monkeypatch.setattr(opt, "_samples", lambda *_, t=t: [probe(t)])
+            loss.backward(create_graph=True)
+        else:
+            loss.backward()
+            grads = torch.autograd.grad(net.loss(), list(net.parameters()), create_graph=True)
+            products = torch.autograd.grad(grads, list(net.parameters()), probe(t))
+            opt.set_hessian([z * h for z, h in zip(probe(t), products)])
+            if case == "default":
+                for name, h in zip(NAMES, products):
+                    want = f64(STEPS[f"default_hz_{name}"][t])
+                    torch.testing.assert_close(h, want, rtol=1e-9, atol=1e-11)
+        opt.step()
+        assert all(p.grad is None or not p.grad.requires_grad for p in net.parameters())
+        for name in NAMES:
+            want = f64(STEPS[f"{case}_{name}"][t])
+            torch.testing.assert_close(getattr(net, name).detach(), want, rtol=1e-9, atol=1e-11)
+
+
+@given(seed=st.integers(0, 1000), negative=st.booleans())
+@settings(max_examples=20)
+def test_a_diagonal_quadratic_takes_one_step(seed: int, negative: bool) -> None:
+    g = torch.Generator().manual_seed(seed)
+    a = torch.rand(6, generator=g, dtype=torch.float64) + 0.1
+    start = torch.randn(6, generator=g, dtype=torch.float64)
+    w = nn.Parameter(start.clone())
+    opt = AdaHessian([w], lr=1.0, betas=(0.0, 0.0), eps=0.0, generator=g)
+    opt.estimate(0.5 * ((-a if negative else a) * w * w).sum())
+    opt.step()
+    # with negative curvature the absolute value makes it ascend from the maximum: w doubles
+    torch.testing.assert_close(w.detach(), 2 * start if negative else 0 * start)
+
+
+def test_power_zero_is_sgd_with_momentum() -> None:
+    w = nn.Parameter(f64([1.0, -2.0]))
+    opt = AdaHessian([w], lr=0.1, betas=(0.9, 0.99), eps=0.5, hessian_power=0.0)
+    want, m = w.detach().clone(), torch.zeros(2, dtype=torch.float64)
+    for t in range(1, 6):
+        opt.zero_grad()
+        opt.estimate((w**4).sum())
+        m = 0.9 * m + 0.1 * 4 * want**3
+        want = want - 0.1 / 1.5 * m / (1 - 0.9**t)
+        opt.step()
+        torch.testing.assert_close(w.detach(), want)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("samples", [1, 64])
+def test_one_probe_estimates_rows_and_many_the_diagonal(samples: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(5, 5, generator=g, dtype=torch.float64)
+    H = (A + A.T) / 2
+    w = nn.Parameter(torch.zeros(5, dtype=torch.float64))
+    w.grad = torch.zeros_like(w)
+    opt = AdaHessian([w], lr=0.0, betas=(0.9, 0.9999))
+    refreshes = 20_000 if samples == 1 else 2_000
+    z = torch.randint(0, 2, (refreshes, samples, 5), generator=g).double() * 2 - 1
+    estimates = (z * (z @ H)).mean(1)
+    for D in estimates:
+        opt.set_hessian([D])
+        opt.step()
+    state = opt.state[w]
+    found = (state["exp_hessian_diag_sq"] / (1 - 0.9999**refreshes)).sqrt()
+    if samples == 1:
+        torch.testing.assert_close(found, H.norm(dim=1), rtol=0.02, atol=0)
+    else:
+        off = (H.square().sum(1) - H.diagonal() ** 2) / samples
+        torch.testing.assert_close(found, (H.diagonal() ** 2 + off).sqrt(), rtol=0.05, atol=0)
+
+
+def test_many_samples_are_averaged_with_their_sign() -> None:
+    H = f64([[1.0, 5.0], [5.0, 2.0]])
+    w = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    opt = AdaHessian([w], n_samples=256, generator=torch.Generator().manual_seed(0))
+    opt.estimate(0.5 * w @ H @ w)
+    found = opt._pending[w]
+    torch.testing.assert_close(found, H.diagonal(), rtol=0, atol=1.0)
+    with pytest.raises(ValueError, match="n_samples=1"):
+        opt.estimate(0.5 * w @ H @ w, vectors=[torch.ones_like(w)])
+
+
+def test_the_product_is_joint() -> None:
+    a, b = (nn.Parameter(f64(2.0)), nn.Parameter(f64(3.0)))
+    opt = AdaHessian([a, b], lr=0.1)
+    opt.estimate(a * b)
+    # H is off the diagonal: a product of each parameter alone would be zero
+    assert [abs(float(opt._pending[p])) for p in (a, b)] == [1.0, 1.0]
+
+
+def test_the_sign_of_the_probe_does_not_matter() -> None:
+    def run(sign: float) -> list[Tensor]:
+        net = Net()
+        opt = AdaHessian(net.parameters())
+        for t in range(3):
+            opt.zero_grad()
+            opt.estimate(net.loss(), vectors=[sign * z for z in probe(t)])
+            opt.step()
+        return [p.detach() for p in net.parameters()]
+
+    for p, q in zip(run(1.0), run(-1.0)):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize(
+    ("mode", "shape", "dims"),
+    [
+        ("spatial", (4, 3), ()), ("spatial", (4, 3, 5), (2,)), ("spatial", (4, 3, 5, 2), (2, 3)),
+        ("spatial", (2, 3, 2, 2, 2), (2, 3, 4)), ("spatial", (7,), ()), ("row", (4, 3), (1,)),
+        ("row", (4, 3, 5), (2,)), ("row", (6,), ()), ("none", (4, 3, 5, 2), ()), ("row", (), ()),
+    ],
+)  # fmt: skip
+def test_averaging(mode: str, shape: tuple[int, ...], dims: tuple[int, ...]) -> None:
+    D = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    want = D.abs().mean(dims, keepdim=True).expand_as(D) if dims else D.abs()
+    torch.testing.assert_close(smoothed(D, mode), want)
+
+
+def test_averaging_in_blocks_takes_absolute_values_first() -> None:
+    D = f64([[1.0, -3.0, 2.0], [2.0, -4.0, 0.0]])
+    want = f64([[2.0, 2.0, 2.0], [2.0, 2.0, 2.0]])
+    torch.testing.assert_close(smoothed(D, {2: 2}), want)
+    assert torch.equal(smoothed(D, {3: 2}), D.abs())
+
+
+# ---------------------------------------------------------------- refreshes, accumulation, state
+
+
+def test_refreshes_are_counted_apart() -> None:
+    net = Net()
+    opt = AdaHessian(net.parameters(), update_each=3)
+    seen = []
+    for _ in range(7):
+        seen.append(opt.needs_hessian)
+        opt.zero_grad()
+        opt.estimate(net.loss())
+        before = opt.state[net.w1].get("exp_hessian_diag_sq")
+        before = None if before is None else before.clone()
+        opt.step()
+        after = opt.state[net.w1]["exp_hessian_diag_sq"]
+        assert (before is not None and torch.equal(before, after)) != seen[-1]
+    assert seen == [True, False, False, True, False, False, True]
+    state = opt.state[net.w1]
+    assert (state["step"], state["hessian_step"]) == (7, 3)
+
+
+def test_between_refreshes_no_graph_is_needed() -> None:
+    net = Net()
+    opt = AdaHessian(net.parameters(), update_each=2)
+    opt.estimate(net.loss())
+    opt.step()
+    opt.zero_grad()
+    net.loss().backward()
+    opt.step()
+    opt.zero_grad()
+    net.loss().backward()
+    with pytest.raises(RuntimeError, match=r"estimate\(loss\).*create_graph=True"):
+        opt.step()
+
+
+def test_a_late_group_is_due_at_its_first_step() -> None:
+    a, b = nn.Parameter(f64([1.0])), nn.Parameter(f64([1.0]))
+    opt = AdaHessian([a], update_each=2)
+    opt.estimate((a**4).sum())
+    opt.step()
+    opt.add_param_group({"params": [b]})
+    assert opt.needs_hessian
+    opt.zero_grad()
+    opt.estimate((a**4 + b**4).sum())
+    opt.step()
+    assert (opt.state[a]["hessian_step"], opt.state[b]["hessian_step"]) == (1, 1)
+
+
+def test_halves_add_up_to_the_whole() -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 3, generator=g, dtype=torch.float64)
+
+    def run(parts: list[Tensor]) -> list[Tensor]:
+        model = nn.Linear(3, 2).double()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.fill_(0.3)
+        opt = AdaHessian(model.parameters(), generator=torch.Generator().manual_seed(1))
+        for _ in range(3):
+            opt.zero_grad()
+            for part in parts:
+                opt.estimate(model(part).exp().mean() * (len(part) / 8))
+            opt.step()
+        return [p.detach() for p in model.parameters()]
+
+    for p, q in zip(run([x]), run([x[:4], x[4:]])):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+
+
+def test_gradients_add_to_what_is_there() -> None:
+    w = nn.Parameter(f64([2.0]))
+    w.grad = f64([1.0])
+    AdaHessian([w]).estimate((w**2).sum())
+    assert float(w.grad) == 5.0
+
+
+@pytest.mark.parametrize("way", ["estimate", "backward", "difference"])
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_no_graph_is_left_behind(way: str) -> None:
+    net = Net()
+    opt = AdaHessian(net.parameters())
+
+    def count() -> int:
+        return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        counts = []
+        for _ in range(50):
+            opt.zero_grad()
+            if way == "estimate":
+                opt.estimate(net.loss())
+            elif way == "backward":
+                net.loss().backward(create_graph=True)
+            else:
+                opt.estimate_from(net.loss)
+            opt.step()
+            counts.append(count())
+    finally:
+        gc.enable()
+    assert len(set(counts[5:])) == 1, counts
+
+
+def test_resume_is_bit_for_bit_with_the_generator() -> None:
+    def start(seed: int) -> tuple[Net, AdaHessian]:
+        net = Net()
+        generator = torch.Generator().manual_seed(seed)
+        return net, AdaHessian(net.parameters(), update_each=2, generator=generator)
+
+    def go(net: Net, opt: AdaHessian, steps: int) -> None:
+        for _ in range(steps):
+            opt.zero_grad()
+            opt.estimate(net.loss())
+            opt.step()
+
+    net, opt = start(3)
+    go(net, opt, 5)
+    buffer = io.BytesIO()
+    torch.save((net.state_dict(), opt.state_dict()), buffer)
+    buffer.seek(0)
+    weights, state = torch.load(buffer, weights_only=True)
+    other, resumed = start(99)
+    other.load_state_dict(weights)
+    resumed.load_state_dict(state)
+    copied_net, copied = copy.deepcopy((net, opt))
+    for n, o in ((net, opt), (other, resumed), (copied_net, copied)):
+        go(n, o, 5)
+    for p, q, r in zip(net.parameters(), other.parameters(), copied_net.parameters()):
+        assert torch.equal(p, q)
+        assert torch.equal(p, r)
+    assert resumed.state[other.w1]["hessian_step"] == 5
+
+
+def test_state_of_half_parameters_keeps_its_counts() -> None:
+    w = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    opt = AdaHessian([w])
+    w.grad = torch.ones_like(w)
+    opt.set_hessian([torch.ones_like(w)])
+    opt.step()
+    opt.state[w]["hessian_step"] = 1001  # not a bfloat16
+    opt.state[w]["step"].fill_(1001)
+    other = AdaHessian([nn.Parameter(w.detach().clone())])
+    other.load_state_dict(opt.state_dict())
+    (state,) = other.state.values()
+    assert (state["hessian_step"], float(state["step"])) == (1001, 1001.0)
+
+
+# ---------------------------------------------------------------- differences
+
+
+def test_differences_are_the_product() -> None:
+    net, other = Net(), Net()
+    exact = AdaHessian(net.parameters(), generator=torch.Generator().manual_seed(0))
+    near = AdaHessian(other.parameters(), generator=torch.Generator().manual_seed(0))
+    exact.estimate(net.loss())
+    loss = near.estimate_from(other.loss, h=1e-6)
+    assert float(loss) == float(net.loss().detach())
+    for p, q in zip(net.parameters(), other.parameters()):
+        assert torch.equal(p, q)  # the weights are what they were
+        torch.testing.assert_close(q.grad, p.grad)
+        torch.testing.assert_close(near._pending[q], exact._pending[p], rtol=1e-3, atol=1e-5)
+
+
+def test_differences_see_the_same_dropout_and_leave_running_statistics() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+    model.double()
+    twin = copy.deepcopy(model)
+    x = torch.randn(16, 3, dtype=torch.float64)
+    opt = AdaHessian(model.parameters(), generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(5)
+    opt.estimate_from(lambda: model(x).square().mean(), module=model, h=1e-5)
+    after = torch.get_rng_state()
+    torch.manual_seed(5)
+    exact = AdaHessian(twin.parameters(), generator=torch.Generator().manual_seed(0))
+    exact.estimate(twin(x).square().mean())
+    assert torch.equal(after, torch.get_rng_state())  # one pass's worth of numbers was drawn
+    for b, c in zip(model.buffers(), twin.buffers()):
+        assert torch.equal(b, c)
+    for p, q in zip(model.parameters(), twin.parameters()):
+        torch.testing.assert_close(opt._pending[p], exact._pending[q], rtol=0.05, atol=1e-3)
+
+
+def test_differences_survive_an_exception() -> None:
+    w = nn.Parameter(f64([1.0]))
+    w.grad = f64([7.0])
+    calls: list[int] = []
+
+    def closure() -> Tensor:
+        calls.append(0)
+        if len(calls) == 2:
+            raise ValueError("data")
+        return (w**4).sum()
+
+    opt = AdaHessian([w])
+    with pytest.raises(ValueError, match="data"):
+        opt.estimate_from(closure)
+    assert float(w.detach()) == 1.0
+
+
+def test_what_differences_refuse() -> None:
+    w = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    with pytest.raises(RuntimeError, match="needs float32 parameters"):
+        AdaHessian([w]).estimate_from(lambda: (w**2).sum())
+    v = nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match="h must be above 0"):
+        AdaHessian([v]).estimate_from(lambda: (v**2).sum(), h=0.0)
+
+
+# ---------------------------------------------------------------- loss scaling
+
+
+class Scaler(torch.amp.GradScaler):
+    """A scaler that works on CPU."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu", init_scale=1024.0)
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_scaled_losses_must_be_unscaled() -> None:
+    net, plain = Net(), Net()
+    opt = AdaHessian(net.parameters(), generator=torch.Generator().manual_seed(0))
+    want = AdaHessian(plain.parameters(), generator=torch.Generator().manual_seed(0))
+    scaler = Scaler()
+    scaler.scale(net.loss()).backward(create_graph=True)
+    opt.unscale_hessian_(scaler.get_scale())
+    scaler.step(opt)
+    scaler.update()
+    want.estimate(plain.loss())
+    want.step()
+    for p, q in zip(net.parameters(), plain.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-11)
+    opt.zero_grad()
+    scaler.scale(net.loss()).backward(create_graph=True)
+    with pytest.raises(RuntimeError, match="unscale_hessian_"):
+        scaler.step(opt)
+    opt.zero_grad()
+    other = Scaler()
+    other.scale(torch.ones(()))
+    opt.estimate(net.loss())
+    with pytest.raises(RuntimeError, match="takes the unscaled loss"):
+        other.step(opt)
+
+
+def test_infinite_gradients_skip_the_step() -> None:
+    w = nn.Parameter(torch.ones(2))
+    opt = AdaHessian([w])
+    scaler = Scaler()
+    scaler.scale(torch.ones(()))
+    w.grad = torch.full((2,), float("inf"))
+    opt.set_hessian([torch.ones(2)])
+    scaler.step(opt)
+    assert torch.equal(w.detach(), torch.ones(2))
+    assert not opt.state[w]
+
+
+# ---------------------------------------------------------------- refusals and peers
+
+
+def test_linear_losses() -> None:
+    a, b = nn.Parameter(f64([1.0])), nn.Parameter(f64([[1.0]]))
+    opt = AdaHessian([a, b])
+    with pytest.raises(RuntimeError, match=r"parameter 1 of shape \(1, 1\).*linear in it"):
+        opt.estimate((a**2).sum() + b.sum())
+    allowed = AdaHessian([a, b], zero_curvature="allow", lr=1e-6)
+    allowed.estimate((a**2).sum() + b.sum())
+    assert float(allowed._pending[b]) == 0
+    allowed.step()
+    only = AdaHessian([b], zero_curvature="allow", lr=1e-6)
+    b.grad = None
+    only.estimate(b.sum())
+    only.step()
+
+
+def test_an_unused_parameter_is_left_alone() -> None:
+    a, b = nn.Parameter(f64([1.0])), nn.Parameter(f64([1.0]))
+    opt = AdaHessian([a, b])
+    opt.estimate((a**2).sum())
+    opt.step()
+    assert float(b.detach()) == 1.0
+    assert b.grad is None
+
+
+def test_operations_without_a_second_derivative_get_advice() -> None:
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx: Any, g: Tensor) -> Tensor:
+            return g * 2
+
+    w = nn.Parameter(f64([1.0]))
+    with pytest.raises(RuntimeError, match=r"hides its second derivative \(estimate_from"):
+        AdaHessian([w]).estimate((Once.apply(w) ** 2).sum())
+    x = nn.Parameter(torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0)))
+    with pytest.raises(RuntimeError, match=r"sdpa_kernel.*estimate_from"):
+        AdaHessian([x]).estimate(F.scaled_dot_product_attention(x, x, x).square().sum())
+    near = AdaHessian([x])
+    near.estimate_from(lambda: F.scaled_dot_product_attention(x, x, x).square().sum())
+    near.step()
+
+
+BAD = (
+    ({"lr": -1.0}, ValueError, "lr must be at least 0"),
+    ({"eps": -1e-4}, ValueError, "eps must be at least 0"),
+    ({"betas": (1.0, 0.9)}, ValueError, "betas[0]"),
+    ({"weight_decay": -1.0}, ValueError, "weight_decay must be at least 0"),
+    ({"hessian_power": 1.1}, ValueError, "hessian_power must be in [0, 1]"),
+    ({"hessian_power": "1"}, TypeError, "hessian_power must be a number"),
+    ({"update_each": 0}, ValueError, "update_each must be at least 1"),
+    ({"update_each": 1.5}, TypeError, "update_each must be an integer"),
+    ({"n_samples": 0}, ValueError, "n_samples must be at least 1"),
+    ({"n_samples": True}, TypeError, "n_samples must be an integer"),
+    ({"averaging": "kernel"}, ValueError, "averaging must be one of spatial, row, none"),
+    ({"averaging": 3}, TypeError, "averaging must be a name or a mapping"),
+    ({"averaging": {2: 0}}, ValueError, "block sizes of at least 1"),
+    ({"averaging": {2: 1.0}}, TypeError, "integers to integers"),
+    ({"averaging": {2: 4}}, ValueError, "blocks of 4 does not divide a parameter of shape (2, 3)"),
+    ({"zero_curvature": "skip"}, ValueError, "zero_curvature must be 'raise' or 'allow'"),
+    ({"generator": 3}, TypeError, "generator must be a torch.Generator"),
+    ({"foreach": 1}, TypeError, "foreach must be True, False or None"),
+    ({"maximize": 1}, TypeError, "maximize must be True or False"),
+)
+
+
+@pytest.mark.parametrize(("arguments", "error", "fragment"), BAD)
+def test_bad_arguments(arguments: Any, error: type[Exception], fragment: str) -> None:
+    with pytest.raises(error) as caught:
+        AdaHessian([nn.Parameter(torch.ones(2, 3))], **arguments)
+    assert fragment in str(caught.value)
+
+
+def test_bad_calls() -> None:
+    w = nn.Parameter(torch.ones(2))
+    opt = AdaHessian([w])
+    with pytest.raises(RuntimeError, match="must be a scalar"):
+        opt.estimate(w * 2)
+    with pytest.raises(RuntimeError, match="no graph"):
+        opt.estimate(torch.ones(()))
+    with pytest.raises(TypeError, match="loss must be a tensor"):
+        opt.estimate(3.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="vectors must be 1 tensors, got 2"):
+        opt.estimate((w**2).sum(), vectors=[w, w])
+    with pytest.raises(ValueError, match=r"vectors\[0\] must have shape \(2,\)"):
+        opt.estimate((w**2).sum(), vectors=[torch.ones(3)])
+    w.grad = torch.ones(2)
+    with pytest.raises(ValueError, match=r"diagonals\[0\] must have shape"):
+        opt.set_hessian([torch.ones(3)])
+    with pytest.raises(TypeError, match=r"diagonals\[0\] must be a tensor"):
+        opt.set_hessian([3.0])  # type: ignore[list-item]
+    with pytest.raises(RuntimeError, match="due and the gradients have no graph"):
+        opt.step()
+    with pytest.raises(RuntimeError, match="due and the gradients have no graph"):
+        opt.unscale_hessian_(2.0)
+    with pytest.raises(RuntimeError, match="complex"):
+        AdaHessian([nn.Parameter(torch.ones(2, dtype=torch.complex64))])
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_the_arithmetic_of_a_peer(power: float) -> None:
+    peer = pytest.importorskip("pytorch_optimizer", reason="peer pytorch_optimizer not installed")
+    g = torch.Generator().manual_seed(0)
+    start = torch.randn(4, 3, generator=g, dtype=torch.float64)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    opt = AdaHessian([ours], lr=0.1, eps=1e-3, hessian_power=power, averaging="none")
+    other = peer.AdaHessian([theirs], lr=0.1, eps=1e-3, hessian_power=power, weight_decay=0.0)
+    for _ in range(5):
+        grad = torch.randn(4, 3, generator=g, dtype=torch.float64)
+        D = torch.randn(4, 3, generator=g, dtype=torch.float64)
+        ours.grad, theirs.grad = grad.clone(), grad.clone()
+        opt.set_hessian([D])
+        opt.step()
+        other.step(hessian=[D.abs().clone()])
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
