@@ -88,21 +88,23 @@ def check_shape(averaging: Averaging, param: Tensor) -> None:
 
 
 def smoothed(diagonal: Tensor, averaging: Averaging) -> Tensor:
-    """``|D|``, then its means, in the shape of ``D``.
+    """The means of ``|D|``, in the shape of ``D``; ``D`` itself where there are none to take.
+
+    Only its square is used, so that it keeps its sign then.
 
     Args:
         diagonal: z * Hz of one parameter.
         averaging: A mode or blocks, which divide it.
 
     Returns:
-        A new tensor that is not negative.
+        The diagonal up to signs.
     """
-    D = diagonal.abs()
+    D = diagonal
     if isinstance(averaging, str):
         dims = averaged_dims(averaging, D.ndim)
-        return D.mean(dims, keepdim=True).expand_as(D) if dims and D.numel() else D
+        return D.abs().mean(dims, keepdim=True).expand_as(D) if dims and D.numel() else D
     block = averaging.get(D.ndim, 1)
     if block == 1 or D.numel() == 0:
         return D
-    rows = D.reshape(-1, block)
+    rows = D.abs().reshape(-1, block)
     return rows.mean(1, keepdim=True).expand_as(rows).reshape(D.shape)

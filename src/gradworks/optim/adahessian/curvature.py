@@ -44,11 +44,10 @@ class Probes:
             from torch.distributed.tensor import distribute_tensor
 
             like = torch.empty(param.shape, dtype=torch.float32, device=param.device)
-            (z,) = rademacher_like(like, generator=generator)
+            (z,) = rademacher_like(like, generator=generator, dtype=torch.int8)
             mesh, placements = param.device_mesh, param.placements  # type: ignore[attr-defined]
-            return distribute_tensor(z.to(torch.int8), mesh, placements)
-        (z,) = rademacher_like(param, generator=generator)
-        signs = z.to(torch.int8)
+            return distribute_tensor(z, mesh, placements)
+        (signs,) = rademacher_like(param, generator=generator, dtype=torch.int8)
         if group is not None:
             torch.distributed.broadcast(signs, group_src=0, group=group)
         return signs
@@ -112,8 +111,10 @@ def from_graph(
                 if ADVICE not in str(error) and _NO_SECOND.search(str(error)):
                     raise RuntimeError(f"{error}{ADVICE}") from error
                 raise
-        found = [v * h / len(samples) for v, h in zip(z, products)]
-        total = found if total is None else [a + b for a, b in zip(total, found)]
+        found = [v * h for v, h in zip(z, products)]
+        total = found if total is None else [a.add_(b) for a, b in zip(total, found)]
+    if total is not None and len(samples) > 1:
+        torch._foreach_div_(total, len(samples))
     return total or []
 
 

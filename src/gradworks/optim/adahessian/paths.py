@@ -56,11 +56,13 @@ def single_tensor_adahessian(
             v.mul_(beta2).addcmul_(D, D, value=1 - beta2)  # v = b2 v + (1 - b2) D^2
         # corrected by the number of estimates, not of steps
         correction2 = (1 - beta2**estimates) ** 0.5 or 1.0
-        denom = v.sqrt().div_(correction2)
-        if hessian_power != 1:
-            denom.pow_(hessian_power)
-        denom.add_(eps)  # after the power
         size = lr / (1 - beta1 ** step.item())
+        denom = v.sqrt()
+        if hessian_power == 1:  # numerator and denominator times the correction: a pass less
+            denom.add_(eps * correction2)
+            size = size * correction2
+        else:
+            denom.div_(correction2).pow_(hessian_power).add_(eps)  # eps after the power
         if weight_decay != 0:
             p.mul_(1 - lr * weight_decay)
         if isinstance(size, Tensor):
@@ -110,16 +112,18 @@ def multi_tensor_adahessian(
             torch._foreach_mul_(second, beta2)
             torch._foreach_addcmul_(second, D, D, 1 - beta2)
         denom = list(torch._foreach_sqrt(v))
-        torch._foreach_div_(
-            denom, [(1 - beta2 ** tensors.estimates[k]) ** 0.5 or 1.0 for k in indices]
-        )
-        if hessian_power != 1:
+        corrections = [(1 - beta2 ** tensors.estimates[k]) ** 0.5 or 1.0 for k in indices]
+        if hessian_power == 1:
+            torch._foreach_add_(denom, [eps * c for c in corrections])
+        else:
+            torch._foreach_div_(denom, corrections)
             torch._foreach_pow_(denom, hessian_power)
-        torch._foreach_add_(denom, eps)
+            torch._foreach_add_(denom, eps)
+            corrections = [1.0] * len(p)
         rate: Any = lr.to(p[0].device, non_blocking=True) if isinstance(lr, Tensor) else lr
         if weight_decay != 0:
             torch._foreach_mul_(p, 1 - rate * weight_decay)
-        sizes = [rate / (1 - beta1 ** s.item()) for s in steps]
+        sizes = [rate * c / (1 - beta1 ** s.item()) for c, s in zip(corrections, steps)]
         if isinstance(lr, Tensor):
             torch._foreach_reciprocal_(denom)
             torch._foreach_mul_(denom, m)
