@@ -74,6 +74,51 @@ def test_edited_user_code_is_another_experiment(tmp_path: Path) -> None:
     assert compare.experiment(f"{path}:workload", ["adamw"]).protocol_hash != first.protocol_hash
 
 
+def test_several_workloads_each_with_the_arms_that_apply() -> None:
+    made = compare.experiment(
+        ["digits-mlp", "digits-cnn"], ["adamw", "muon", "dctadamw@rank=8"], search=["lr"], seeds=6
+    )
+    assert made.paper == "compare digits-mlp, digits-cnn"
+    mlp, cnn = made.workloads
+    assert [arm.name for arm in made.arms_of(mlp)] == ["adamw", "muon", "dctadamw@rank=8"]
+    assert [arm.name for arm in made.arms_of(cnn)] == ["adamw"]
+    assert "digits-cnn: without Muon, DCTAdamW, rank 8, made for hidden" in made.notes[-1]
+    assert [knob.name for knob in made.arms[2].space] == ["lr"]
+    assert made.arms[2].fixed == {"rank": 8, "weight_decay": 0.01}
+    seconds = [workloads.seconds_a_step(w.name) * w.steps for w in made.workloads]
+    assert made.trial_seconds == pytest.approx((3 * seconds[0] + seconds[1]) / 4)
+    with pytest.raises(ValueError, match="DCTAdamW does not apply to digits-cnn: it acts"):
+        compare.experiment("digits-cnn", ["adamw", "dctadamw"])
+    with pytest.raises(ValueError, match=r"Muon cannot be the baseline, .*digits-cnn"):
+        compare.experiment(["digits-mlp", "digits-cnn"], ["muon", "adamw"])
+    with pytest.raises(ValueError, match="workload must name at least one"):
+        compare.experiment([], ["adamw"])
+    with pytest.raises(ValueError, match=r"search must name some of lr, .*got 'betas'"):
+        compare.experiment("digits-mlp", ["adamw"], search=["betas"])
+
+
+def test_the_shared_comparison_is_fixed() -> None:
+    """Its protocol is written down before it is run; a change here is a new comparison."""
+    made = compare.shared()
+    assert (made.paper, made.preset) == (compare.SHARED, "full")
+    assert [w.name for w in made.workloads] == ["text-transformer", "mnist5k-cnn"]
+    assert [arm.label for arm in made.arms] == [
+        "AdamW", "Adam", "SGD", "AdamP", "SGDP", "DiffGrad", "AdaHessian", "Muon", "Trion",
+        "DCTAdamW",
+    ]  # fmt: skip
+    assert [arm.label for arm in made.arms_of(made.workloads[1])] == [
+        "AdamW", "Adam", "SGD", "AdamP", "SGDP", "DiffGrad", "AdaHessian",
+    ]  # fmt: skip
+    assert (made.tune_trials, made.final_seeds) == (6, 6)
+    for arm in made.arms:
+        assert {knob.name for knob in arm.space} <= {"lr", "adamw_lr"}
+        assert "lr" in {knob.name for knob in arm.space}
+        assert arm.fixed["weight_decay"] > 0
+    mine = compare.shared(["adamw", "radam"])
+    assert (mine.paper, mine.preset) == (compare.SHARED, "custom")
+    assert mine.tune_trials == made.tune_trials
+
+
 # -- the table, from a document made by hand -------------------------------------------------------
 
 STEPS = [0, 10, 20, 30, 40]
@@ -196,6 +241,12 @@ def test_rows_by_hand() -> None:
     assert fast["step_time_ratio_lo"] == fast["step_time_ratio_hi"] == pytest.approx(2.0)
     assert fast["chosen"] == "lr 0.25, weight_decay 0.001"  # of the last round
     assert fast["note"] == ""
+    # fast 10 steps of 8 / 40 s; slow 30 of 4 / 40 s, and once its whole 4 s
+    assert fast["seconds_ratio"] == pytest.approx((3 * 2.0) / (3.0 + 3.0 + 4.0))
+    # of three runs no two order statistics enclose the median at 95 %: the range, its end a miss
+    assert (slow["steps_to_target_lo"], slow["steps_to_target_hi"]) == (30, None)
+    assert (fast["seconds_to_target_lo"], fast["seconds_to_target_hi"]) == (2.0, 2.0)
+    assert fast["state_bytes"] is None  # a document of before sizes were kept
     assert "evals_to_target" not in fast  # one gradient a step: nothing to say
 
 
@@ -206,6 +257,73 @@ def test_gradient_evaluations_count_where_a_step_takes_several() -> None:
     slow, fast = compare.summary(Result(made))
     assert slow["evals_to_target"] == 30
     assert fast["evals_to_target"] == 30  # 10 steps of 3 gradients
+
+
+def test_state_is_counted_a_parameter() -> None:
+    made = document()
+    for run in made["finals"]:
+        run["metrics"]["train"]["parameters"] = 4.0
+    assert [row["state_bytes"] for row in compare.summary(Result(made))] == [2.0, 2.0]
+
+
+def two() -> dict[str, Any]:
+    """The same comparison on two workloads; on the second only ``slow`` ran, four times faster."""
+    made = document()
+    made["workloads"].append(made["workloads"][0] | {"name": "v", "label": "V", "arms": ["slow"]})
+    for run in [r for r in made["finals"] if r["arm"] == "slow"]:
+        made["finals"].append(run | {"workload": "v", "seconds": run["seconds"] / 4})
+    made["curves"].append(made["curves"][0] | {"workload": "v"})
+    return made
+
+
+def test_each_workload_has_its_own_rows() -> None:
+    result = Result(two())
+    rows = compare.summaries(result)
+    assert rows["w"] == compare.summary(Result(document()))
+    assert rows["v"] == compare.summary(result, "v")
+    assert [row["arm"] for row in rows["v"]] == ["slow"]
+    assert rows["v"][0]["seconds_to_target"] == pytest.approx(0.75)
+    with pytest.raises(ValueError, match="workload must be one of w, v, got 'x'"):
+        compare.summary(result, "x")
+    assert [figure.id for figure in compare.figures(result)] == [
+        "w-validation", "w-training-loss", "w-tuning", "v-validation", "v-training-loss",
+    ]  # fmt: skip
+
+
+def test_ratios_are_drawn_but_none_to_a_target_that_is_missed() -> None:
+    figure = compare.ratios(Result(document()))
+    assert figure is not None
+    steps, seconds, step, base = figure.series
+    assert (list(steps.x), list(steps.y)) == (["Fast"], [pytest.approx(0.3)])
+    assert list(seconds.y) == [pytest.approx(0.6)]
+    assert list(step.y) == [pytest.approx(2.0)]
+    assert (base.style, list(base.y)) == ("reference", [1.0])
+    made = document()
+    for seed in ("0", "1"):
+        made["curves"][1]["runs"][seed] = [1.0] * 5
+    missed = compare.ratios(Result(made))
+    assert missed is not None
+    assert [one.name for one in missed.series] == ["seconds a step", "Slow"]
+    made["arms"], made["finals"] = made["arms"][:1], made["finals"][:3]
+    assert compare.ratios(Result(made)) is None
+
+
+def test_many_arms_are_divided_over_plots_with_the_baseline_in_each() -> None:
+    made = document()
+    made["arms"] += [{"name": f"a{i}", "label": f"A{i}"} for i in range(6)]
+    shown = [f for f in compare.figures(Result(made)) if "validation" in f.id]
+    assert [f.id for f in shown] == ["validation-1", "validation-2"]
+    assert [s.name for s in shown[1].series] == ["Slow", "A3", "A4", "A5", "target"]
+    assert shown[1].title.endswith("(2 of 2)")
+
+
+def test_a_miss_counts_as_its_own_whole_budget_in_seconds() -> None:
+    made = document()
+    made["curves"][1]["runs"]["2"] = [1.0] * 5
+    _, fast = compare.summary(Result(made))
+    # fast takes 8 s for its 40 steps, slow 4 s
+    assert fast["seconds_ratio"] == pytest.approx((2.0 + 2.0 + 8.0) / (3.0 + 3.0 + 4.0))
+    assert fast["steps_ratio"] == pytest.approx((10 + 10 + 40) / (30 + 30 + 40))
 
 
 def test_half_of_the_runs_missing_is_a_miss() -> None:

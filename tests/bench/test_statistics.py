@@ -67,6 +67,35 @@ def test_sign_flip_counts_patterns(d: list[int]) -> None:
     assert gw.sign_flip(scaled, "lower") == pytest.approx(float(naive_sign_flip(flipped)))
 
 
+def test_the_interval_of_a_median_covers_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    hits = []
+    for row in rng.exponential(size=(4000, 9)):
+        lo, hi, level = gw.median_interval(row.tolist())
+        hits.append(hi is not None and lo <= math.log(2) <= hi)
+    assert level == pytest.approx(1 - 2 * 10 / 2**9)  # the second and the eighth of nine
+    assert np.mean(hits) == pytest.approx(level, abs=0.012)
+
+
+def test_the_interval_of_a_median_with_misses() -> None:
+    assert gw.median_interval([None, 1.0, 2.0]) == (1.0, None, None)
+    assert gw.median_interval([None] * 6) == (math.inf, None, 0.96875)
+    with pytest.raises(ValueError, match="at least one run"):
+        gw.median_interval([])
+    with pytest.raises(ValueError, match=r"level must be in \(0, 1\), got 1"):
+        gw.median_interval([1.0], level=1)
+
+
+def test_budgets_of_their_own_are_what_a_miss_counts_as() -> None:
+    found = gw.time_ratio([None, 2.0], [4.0, None], [8.0, 12.0], arm_budget=[20.0, 20.0])
+    assert found.ratio == pytest.approx((20.0 + 2.0) / (4.0 + 12.0))
+    assert found.missed == (1, 1)
+    with pytest.raises(ValueError, match="arm has 2 runs, but budgets for 1"):
+        gw.time_ratio([1.0, 2.0], [1.0, 2.0], 9.0, arm_budget=[9.0])
+    with pytest.raises(ValueError, match="budget must be finite and above 0, got 0"):
+        gw.time_ratio([1.0], [1.0], [0.0])
+
+
 @settings(deadline=None, max_examples=100)
 @given(st.lists(SMALL, min_size=1, max_size=8))
 def test_wilcoxon_counts_patterns_with_ties_and_zeros(d: list[int]) -> None:

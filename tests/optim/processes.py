@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from tests.optim.contract import CONTRACT, Line
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -19,16 +20,12 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gradworks.optim import SGDP, AdamP
+from gradworks.optim import AdamP
 from gradworks.optim.adamp import effective_step, project_radial, scale_invariance
 
-# even, uneven, and fewer rows (or columns) than processes
-SHAPES = ((6, 4), (5, 3), (1, 7), (3, 2, 3, 3), (4, 1), (7,))
+# even, uneven, fewer rows (or columns) than processes, and wide
+SHAPES = ((6, 4), (5, 3), (1, 7), (3, 2, 3, 3), (4, 1), (7,), (5, 8))
 PLACEMENTS = {"rows": Shard(0), "columns": Shard(1), "whole": Replicate()}
-OPTIMIZERS: dict[str, Any] = {
-    "adamp": lambda p: AdamP(p, lr=0.05, weight_decay=0.1, record_branches=True),
-    "sgdp": lambda p: SGDP(p, lr=0.05, momentum=0.9, weight_decay=0.01, record_branches=True),
-}
 STEPS = 8
 
 
@@ -57,24 +54,33 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().clone()
 
 
-def run(name: str, params: list[nn.Parameter], share: Any) -> tuple[list[Tensor], list[Any]]:
-    """Steps with ``share`` laying out each gradient; weights and branches after them."""
-    optimizer = OPTIMIZERS[name](params)
-    branches = []
+def chosen(optimizer: Any) -> dict[str, Any]:
+    """What a step decided that no rounding may change: branches, columns."""
+    found: dict[str, Any] = {k: int(v) for k, v in getattr(optimizer, "last_branch", {}).items()}
+    for i, param in enumerate(optimizer.param_groups[0]["params"]):
+        if "indices" in optimizer.state[param]:
+            found[f"indices {i}"] = optimizer.state[param]["indices"].tolist()
+    return found
+
+
+def run(
+    line: Line, params: list[nn.Parameter], share: Any, **settings: Any
+) -> tuple[list[Tensor], list[Any]]:
+    """Steps with ``share`` laying out each gradient; weights and decisions after them."""
+    optimizer = line.on(params, **{**line.sharded, **settings})
+    decisions = []
     for step in range(STEPS):
         for param, grad in zip(params, gradients([whole(p) for p in params], step)):
             param.grad = share(grad)
-        optimizer.step()
-        branches.append({k: int(v) for k, v in optimizer.last_branch.items()})
-    return [whole(p) for p in params], branches
+        line.step(optimizer)
+        decisions.append(chosen(optimizer))
+    return [whole(p) for p in params], decisions
 
 
-def sharded(rank: int, mesh: Any) -> dict[str, Any]:
+def sharded(mesh: Any) -> dict[str, Any]:
     """Every placement of every optimizer, and the same on whole tensors."""
     results: dict[str, Any] = {}
-    for name in OPTIMIZERS:
-        plain = [nn.Parameter(x) for x in drawn(0)]
-        results[f"{name}/plain"] = run(name, plain, lambda g: g)
+    for line in CONTRACT:
         for place, placement in PLACEMENTS.items():
 
             def share(x: Tensor, placement: Any = placement) -> DTensor:
@@ -82,7 +88,11 @@ def sharded(rank: int, mesh: Any) -> dict[str, Any]:
                 return distribute_tensor(x, mesh, [own])
 
             params = [nn.Parameter(share(x)) for x in drawn(0)]
-            results[f"{name}/{place}"] = run(name, params, share)
+            results[f"{line}/{place}"] = run(line, params, share)
+            plain = [nn.Parameter(x) for x in drawn(0)]
+            results[f"{line}/{place}/alone"] = run(
+                line, plain, lambda g: g, **line.alone.get(place, {})
+            )
     return results
 
 
@@ -108,10 +118,10 @@ def functions(mesh: Any) -> dict[str, Any]:
     return results
 
 
-def reductions(mesh: Any) -> int:
+def reductions(line: Line, mesh: Any) -> int:
     """All-reduces of one step over many weights."""
     params = [nn.Parameter(distribute_tensor(x, mesh, [Shard(0)])) for x in drawn(0)]
-    optimizer = OPTIMIZERS["adamp"](params)
+    optimizer = line.on(params, **line.sharded)
     for param, grad in zip(params, drawn(1)):
         param.grad = distribute_tensor(grad, mesh, [Shard(0)])
     counted = 0
@@ -124,19 +134,19 @@ def reductions(mesh: Any) -> int:
 
     torch.distributed.all_reduce = count
     try:
-        optimizer.step()
+        line.step(optimizer)
     finally:
         torch.distributed.all_reduce = original
     return counted
 
 
 def network() -> nn.Sequential:
-    """Convolutions of 5 and 3 channels: rows that two processes cannot share evenly."""
+    """Convolutions of 5 and 3 channels, 7 hidden units: rows that two cannot share evenly."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
             nn.Conv2d(1, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 3, 3), nn.BatchNorm2d(3),
-            nn.ReLU(), nn.Flatten(), nn.Linear(48, 1),
+            nn.ReLU(), nn.Flatten(), nn.Linear(48, 7), nn.ReLU(), nn.Linear(7, 1),
         ).double()  # fmt: skip
 
 
@@ -147,7 +157,9 @@ def batch() -> tuple[Tensor, Tensor]:
     return x, x.mean((1, 2, 3)).sign().unsqueeze(1)
 
 
-def fit(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor, steps: int = 6) -> list[Tensor]:
+def fit(
+    line: Line, model: nn.Module, optimizer: Any, x: Tensor, y: Tensor, steps: int = 6
+) -> list[Tensor]:
     """Train in evaluation mode of the norms' statistics, so that halves of a batch average."""
     model.train()
     for module in model.modules():
@@ -156,7 +168,7 @@ def fit(model: nn.Module, optimizer: Any, x: Tensor, y: Tensor, steps: int = 6) 
     for _ in range(steps):
         optimizer.zero_grad()
         nn.functional.mse_loss(model(x), y).backward()
-        optimizer.step()
+        line.step(optimizer)
     return [whole(p) for p in model.parameters()]
 
 
@@ -165,37 +177,49 @@ def networks(rank: int, mesh: Any) -> dict[str, Any]:
     x, y = batch()
     own = slice(4 * rank, 4 * rank + 4)
     results: dict[str, Any] = {}
-    for name, make in OPTIMIZERS.items():
+    for line in CONTRACT:
+
+        def make(model: nn.Module, line: Line = line, **settings: Any) -> Any:
+            return line.on(model.parameters(), **{**line.sharded, **settings})
+
         model = network()
-        results[f"{name}/plain"] = fit(model, make(model.parameters()), x, y)
+        results[f"{line}/ddp/alone"] = fit(line, model, make(model), x, y)
+        model = network()
+        optimizer = make(model, **line.alone.get("rows", {}))
+        results[f"{line}/fsdp/alone"] = fit(line, model, optimizer, x, y)
 
         replica = DistributedDataParallel(network())
-        results[f"{name}/ddp"] = fit(replica, make(replica.parameters()), x[own], y[own])
+        results[f"{line}/ddp"] = fit(line, replica, make(replica), x[own], y[own])
 
         model = network()
-        for layer in (model[0], model[3]):
-            fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
-        optimizer = make(model.parameters())
-        results[f"{name}/fsdp"] = fit(model, optimizer, x[own], y[own])
+        shard(model, mesh)
+        optimizer = make(model)
+        results[f"{line}/fsdp"] = fit(line, model, optimizer, x[own], y[own])
 
         # full state out, into a fresh sharded model, and on
-        options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+        # (of an optimizer without state tensors torch takes no full state: its parts then)
+        full = bool(line.state)
+        options = StateDictOptions(full_state_dict=full, broadcast_from_rank0=full)
         # a copy: torch hands out its own `step` tensors
         state = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
-        weights = results[f"{name}/fsdp"]
+        weights = results[f"{line}/fsdp"]
         other = network()
         with torch.no_grad():
             for param, value in zip(other.parameters(), weights):
                 param.copy_(value)
-        for layer in (other[0], other[3]):
-            fully_shard(layer, mesh=mesh)
-        fully_shard(other, mesh=mesh)
-        resumed = make(other.parameters())
+        shard(other, mesh)
+        resumed = make(other)
         set_optimizer_state_dict(other, resumed, state, options=options)
-        results[f"{name}/on"] = fit(model, optimizer, x[own], y[own], 3)
-        results[f"{name}/resumed"] = fit(other, resumed, x[own], y[own], 3)
+        results[f"{line}/on"] = fit(line, model, optimizer, x[own], y[own], 3)
+        results[f"{line}/resumed"] = fit(line, other, resumed, x[own], y[own], 3)
     return results
+
+
+def shard(model: Any, mesh: Any) -> None:
+    """FSDP2, each convolution on its own."""
+    for layer in (model[0], model[3]):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 
 
 def main() -> None:
@@ -205,9 +229,9 @@ def main() -> None:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     results = {
-        "sharded": sharded(rank, mesh),
+        "sharded": sharded(mesh),
         "functions": functions(mesh),
-        "reductions": reductions(mesh),
+        "reductions": {str(line): reductions(line, mesh) for line in CONTRACT},
         "networks": networks(rank, mesh),
     }
     torch.save(results, f"{out}{rank}.pt")

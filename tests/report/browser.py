@@ -32,7 +32,13 @@ FLAGS = (
     "--hide-scrollbars",
     "--force-color-profile=srgb",
 )
-PAGES = ["index.html", "papers/adamp.html", "papers/apex.html", "verdicts.html"]
+PAGES = [
+    "index.html",
+    "papers/adamp.html",
+    "papers/apex.html",
+    "verdicts.html",
+    "optimizers.html",
+]
 TAB, ENTER, SHIFT = "\ue004", "\ue007", "\ue008"
 
 

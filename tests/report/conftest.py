@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.report import documents
+from tests.report import comparisons, documents
 from tests.report.browser import Browser
 
 from gradworks.papers import _published
@@ -16,13 +16,14 @@ PUBLISHED = {"adamp": "partly", "anyloss": "reproduced", "hessian-spectrum": "no
 
 
 def publish(folder: Path) -> None:
-    """Write a full result of three papers into ``folder``."""
+    """Write a full result of three papers and the shared comparison into ``folder``."""
     folder.mkdir(exist_ok=True)
     for i, (paper, status) in enumerate(PUBLISHED.items()):
         finished = f"2026-11-{20 + i}T10:00:00Z"
         documents.result(paper=paper, status=status, finished=finished).write(
             folder / f"{paper}.json"
         )
+    comparisons.result().write(folder / "compare" / "optimizers.json")
 
 
 @pytest.fixture

@@ -10,11 +10,14 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from tests.report import documents
+from tests.report import comparisons, documents
 from tests.report.conftest import PUBLISHED, publish
 
 from gradworks import papers
+from gradworks.bench import compare
+from gradworks.bench.result import Result
 from gradworks.report import site
+from gradworks.report.site import compared
 from gradworks.report.site.shelf import entries
 
 
@@ -53,7 +56,78 @@ def pages(built: Path) -> list[Page]:
 def test_there_is_a_page_a_paper(pages: list[Page], built: Path) -> None:
     names = {page.path.relative_to(built).as_posix() for page in pages}
     wanted = {f"papers/{paper.slug}.html" for paper in papers.papers()}
-    assert names == wanted | {"index.html", "verdicts.html"}
+    assert names == wanted | {"index.html", "verdicts.html", "optimizers.html"}
+
+
+# The optimizers side by side.
+
+
+def test_only_papers_of_the_comparison_lead_to_it(built: Path) -> None:
+    linked = {
+        path.stem for path in (built / "papers").glob("*.html") if "optimizers.html" in read(path)
+    }
+    assert {"adamp", "diffgrad"} <= linked
+    assert not linked & {"anyloss", "aro", "hessian-spectrum"}
+    assert 'href="optimizers.html"' in read(built / "index.html")
+
+
+def table(page: str, workload: str) -> list[list[str]]:
+    """The rows of a workload's table: name first, then each cell's words."""
+    part = page[page.index(f'<section id="{workload}">') :]
+    body = part[part.index("<tbody") : part.index("</tbody>")]
+    rows = []
+    for row in body.split("<tr")[1:]:
+        cells = re.findall(r"<t[hd] role=.*?</t[hd]>", row, re.DOTALL)
+        rows.append([" ".join(re.sub("<[^>]+>", " ", cell).split()) for cell in cells])
+    return rows
+
+
+def test_the_comparison_shows_every_figure_with_its_interval(built: Path) -> None:
+    page = read(built / "optimizers.html")
+    rows = table(page, "text-transformer")
+    assert len(rows) == len(comparisons.ARMS)
+    assert len(table(page, "mnist5k-cnn")) == len(comparisons.ARMS) - len(comparisons.MATRIX)
+    by_name = {row[0].split()[0]: row for row in rows}
+    summary = {r["arm"]: r for r in compare.summary(comparisons.result())}
+    muon, mine = by_name["Muon"], summary["muon"]
+    for cell, key in zip(muon[1:4], compared.COLUMNS):
+        assert f"×{mine[key]:.2f} {mine[f'{key}_lo']:.2f} to {mine[f'{key}_hi']:.2f}" in cell
+    assert f"{mine['steps_to_target']:.0f} steps (" in muon[2]
+    assert muon[4] == "4.3"
+    assert muon[5].startswith("2.09 ")
+    # An optimizer that never gets there has no ratio, however cheap its steps are.
+    sgd = by_name["SGD"]
+    assert sgd[1] == sgd[2] == "– median run misses"
+    assert "0 of 6 runs reach the target" in sgd[0]
+    assert "best on the edge of its space" in sgd[0]
+    assert summary["sgd"]["seconds_ratio"] < 1  # what it would have been
+    # Fastest first, the baseline at 1, those that miss at the end.
+    times = [re.match(r"×([\d.]+)|–", row[1]) for row in rows]
+    order = [float(t[1]) if t is not None and t[1] else 99.0 for t in times]
+    assert order == sorted(order)
+    assert by_name["AdamW"][1].startswith("×1 ")
+
+
+def test_a_run_store_s_comparison_comes_first(results: Path, tmp_path: Path) -> None:
+    assert not compared.chosen([])  # nothing published, no page, no link
+    site.build(tmp_path / "none")
+    assert not (tmp_path / "none" / "optimizers.html").exists()
+    assert "optimizers.html" not in read(tmp_path / "none" / "index.html")
+    publish(results)
+    local = [comparisons.result(finished=f"2026-11-{day}T10:00:00Z") for day in (20, 26, 25)]
+    site.build(tmp_path / "site", local)
+    page = read(tmp_path / "site" / "optimizers.html")
+    assert "From your run store, finished 26 Nov 2026" in page
+    assert "Published run" in read_of(tmp_path, [])
+
+
+def read_of(tmp_path: Path, extra: list[Result]) -> str:
+    site.build(tmp_path / "again", extra)
+    return read(tmp_path / "again" / "optimizers.html")
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def test_every_link_resolves(pages: list[Page], built: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tests.report import documents
+from tests.report import comparisons, documents
 
 from gradworks import papers
+from gradworks.bench import compare
 from gradworks.bench.events import Event
 from gradworks.report import terminal, wording
 
@@ -299,6 +300,31 @@ def test_a_comparison_joins_a_figure_with_its_interval() -> None:
     assert "0.0310 [0.0300, 0.0320]" in shown
     assert "error lo" not in shown
     assert "–" in shown
+
+
+def test_many_optimizers_stand_below_each_other() -> None:
+    rows = compare.summary(comparisons.result())
+    labels = {name: label for name, label, *_ in comparisons.ARMS}
+    where = console()
+    terminal.optimizer_table(rows, where, title="text: 6 seeds", labels=labels)
+    shown = text(where)
+    assert "text: 6 seeds" in shown
+    for heading in ("nats", "steps", "seconds", "a step", "hits", "B/par"):
+        assert heading in shown
+    assert "below 1 is less" in flat(where)
+    assert "SGD: best on the edge of its space." in flat(where)
+    narrow = console(80)
+    terminal.optimizer_table(rows, narrow, labels=labels)
+    assert f"{rows[5]['nats_lo']:.2f}–{rows[5]['nats_hi']:.2f}" in text(narrow)  # not folded
+    muon = next(row for row in rows if row["arm"] == "muon")
+    assert f"{muon['steps_ratio']:.2f}" in shown
+    assert f"{muon['steps_ratio_lo']:.2f}–{muon['steps_ratio_hi']:.2f}" in shown
+    # Its median run misses the target: no ratio to it.
+    sgd = next(line for line in shown.splitlines() if line.strip().startswith("SGD"))
+    assert sgd.count("–") == 2
+    few = console()
+    terminal.optimizer_table(rows[:3], few, title="text")
+    assert "step time ratio" in flat(few)  # three fit side by side
 
 
 def test_data_sets_show_what_is_here() -> None:

@@ -12,7 +12,12 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-__all__ = ["ResidualBlock", "cnn", "initialised", "linear", "mlp", "resnet"]
+from gradworks.bench.transformer import Transformer
+
+__all__ = ["ResidualBlock", "cnn", "initialised", "linear", "mlp", "resnet", "transformer"]
+
+# PyTorch's own rule for embeddings, deviation 1, drowns the blocks of a small transformer.
+_EMBEDDING_DEVIATION = 0.02
 
 
 class ResidualBlock(nn.Module):
@@ -49,8 +54,10 @@ class ResidualBlock(nn.Module):
 def initialised(build: Callable[[], nn.Module], generator: Generator) -> nn.Module:
     """Return a module with weights drawn from ``generator``, by PyTorch's default rules.
 
+    Embeddings alone have a rule of their own: normal, of deviation 0.02.
+
     Args:
-        build: Makes the module; linear, convolution and normalization layers only.
+        build: Makes the module; linear, convolution, normalization and embedding layers only.
         generator: Source of the weights, on the CPU.
 
     Raises:
@@ -65,6 +72,8 @@ def initialised(build: Callable[[], nn.Module], generator: Generator) -> nn.Modu
             if module.bias is not None:
                 bound = 1 / math.sqrt(module.weight[0].numel())
                 nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=_EMBEDDING_DEVIATION, generator=generator)
         elif isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
             module.reset_parameters()
         elif (
@@ -73,7 +82,7 @@ def initialised(build: Callable[[], nn.Module], generator: Generator) -> nn.Modu
         ):
             raise TypeError(
                 f"layer {name!r} is a {type(module).__name__}, which has no rule here; "
-                "linear, convolution, batch and layer normalization have"
+                "linear, convolution, embedding, batch and layer normalization have"
             )
     return model
 
@@ -164,3 +173,20 @@ def resnet(width: int, outputs: int) -> Callable[[Generator], nn.Module]:
         return nn.Sequential(*stem, *blocks, *head)
 
     return lambda generator: initialised(build, generator)
+
+
+def transformer(
+    characters: int, context: int, *, width: int, layers: int, heads: int
+) -> Callable[[Generator], nn.Module]:
+    """Return a builder of a character transformer, layer normalization before each part.
+
+    Args:
+        characters: Size of the alphabet.
+        context: Characters an example.
+        width: Numbers a position.
+        layers: Blocks.
+        heads: Of the attention; divides the width.
+    """
+    return lambda generator: initialised(
+        lambda: Transformer(characters, context, width, layers, heads), generator
+    )

@@ -1,14 +1,21 @@
 """Optimizers by name, and the search space that each gets when nothing else is said.
 
 A name is a short one (``adamw``), any class of ``torch.optim`` or ``gradworks.optim`` in any case
-(``torch.optim.RAdam``, ``radam``), a dotted path to any other class, or ``path.py:Class``.
+(``torch.optim.RAdam``, ``radam``), a dotted path to any other class, or ``path.py:Class``. Settings
+follow it: ``dctadamw@rank=24``.
+
+Methods for matrices (Muon, Trion, DCTAdamW) act on a model's hidden matrices; what embeds, what
+gives the outputs and what is no matrix is AdamW's, as in their papers. ``muon`` is therefore
+:class:`~gradworks.bench.muon.MuonWithAdamW`. Any class can ask for the same by an attribute
+``rest_of_model``: the settings of the group that holds the rest.
 """
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +23,16 @@ from gradworks.bench.experiment import Arm, Knob
 from gradworks.bench.targets import UnknownTarget, resolve
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.optim import Optimizer
 
 __all__ = [
+    "KNOBS",
     "UnknownOptimizer",
+    "acts_on",
     "arm",
     "check_settings",
+    "hidden_matrices",
     "known",
     "make_optimizer",
     "optimizer_bytes",
@@ -42,12 +52,16 @@ class _Usual:
         lr: Centre of the learning rates; None takes the class's default.
         weight_decay: Centre of the weight decays; None leaves the decay alone.
         fixed: Settings beside these.
+        rest: Of a method for matrices: settings of the group that holds the rest of a model.
     """
 
     lr: float | None = None
     weight_decay: float | None = None
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    rest: Mapping[str, Any] | None = None
 
+
+KNOBS = ("lr", "weight_decay", "adamw_lr")  # what can be searched, where an optimizer takes it
 
 _MOMENTUM = {"momentum": 0.9, "nesterov": True}
 # Decoupled decays are relative to lr and of the order 1e-2 (torch's AdamW), coupled ones 1e-4.
@@ -59,8 +73,16 @@ _USUAL = {
     "torch.optim.radam.RAdam": _Usual(None, 1e-4),
     "gradworks.optim.adamp.adamp.AdamP": _Usual(None, 1e-2),
     "gradworks.optim.adamp.sgdp.SGDP": _Usual(0.1, 5e-4, _MOMENTUM),
+    # The authors divide 5e-4 by lr, for the decay acts through it.
+    "gradworks.optim.adahessian.adahessian.AdaHessian": _Usual(None, 3e-3),
+    "gradworks.optim.dct_adamw.dct_adamw.DCTAdamW": _Usual(
+        None, 1e-2, {"rank": 0.25}, {"max_dim": 0}
+    ),
+    "gradworks.optim.dct_adamw.trion.Trion": _Usual(None, 1e-2, {"rank": 0.25}, {"max_dim": 0}),
+    "gradworks.bench.muon.MuonWithAdamW": _Usual(None, 1e-2),
 }
 _PLAIN = _Usual(None, 1e-4)
+_LABELS = {"MuonWithAdamW": "Muon"}
 
 
 def known() -> dict[str, type[Optimizer]]:
@@ -68,6 +90,7 @@ def known() -> dict[str, type[Optimizer]]:
     import torch
 
     import gradworks.optim
+    from gradworks.bench.muon import MuonWithAdamW
 
     found: dict[str, type[Optimizer]] = {}
     for module in (torch.optim, gradworks.optim):
@@ -78,7 +101,7 @@ def known() -> dict[str, type[Optimizer]]:
                 and value is not torch.optim.Optimizer
             ):
                 found[name.lower()] = value
-    return found
+    return found | {"muon": MuonWithAdamW}
 
 
 def resolve_optimizer(name: str) -> type[Optimizer]:
@@ -151,50 +174,89 @@ def check_settings(name: str, made: Callable[..., Any], settings: Mapping[str, A
         raise TypeError(f"optimizer {name!r} needs a value for {', '.join(missing)}")
 
 
-def arm(name: str, *, is_baseline: bool = False) -> Arm:
-    """Return an arm with the usual search space: ``lr`` and ``weight_decay``, 3 decades each.
+def _given(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the settings of ``name@key=value@key=value``.
+
+    Raises:
+        ValueError: If a setting is not of that form.
+    """
+    name, *parts = text.split("@")
+    settings: dict[str, Any] = {}
+    for part in parts:
+        key, equals, value = part.partition("=")
+        if not (key.isidentifier() and equals and value):
+            raise ValueError(f"optimizer {text!r}: {part!r} must be a setting, such as rank=24")
+        try:
+            settings[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            settings[key] = value  # a word
+    return name, settings
+
+
+def _usual(cls: Any) -> _Usual:
+    return _USUAL.get(f"{cls.__module__}.{getattr(cls, '__qualname__', '')}", _PLAIN)
+
+
+def arm(name: str, *, is_baseline: bool = False, search: Collection[str] = KNOBS) -> Arm:
+    """Return an arm with the usual search space: learning rates and decay, 3 decades each.
 
     The space is centred on the optimizer's published default; a decay whose default is zero is
     centred on what is customary (1e-2 decoupled, 5e-4 or 1e-4 coupled).
 
     Args:
-        name: As for :func:`resolve_optimizer`.
+        name: As for :func:`resolve_optimizer`, and settings that are not searched:
+            ``dctadamw@rank=24``.
         is_baseline: Whether the others are compared with it.
+        search: Which of ``KNOBS`` to search; the others stay at the centre of their space.
 
     Raises:
         UnknownOptimizer: If there is no such optimizer.
-        TypeError: If the name is not an optimizer class, or the class needs further settings.
+        TypeError: If the name is not an optimizer class, or the class needs further settings or
+            does not take one that was given.
+        ValueError: If a setting is not ``key=value``, or a knob is none.
 
     Example:
         >>> made = arm("adamw")
         >>> made.method, [knob.name for knob in made.space], made.space[0].default
         ('torch.optim.AdamW', ['lr', 'weight_decay'], 0.001)
     """  # noqa: DOC502
-    cls = resolve_optimizer(name)
+    unknown = sorted(set(search) - set(KNOBS))
+    if unknown:
+        raise ValueError(f"search must name some of {', '.join(KNOBS)}, got {unknown[0]!r}")
+    path, given = _given(name)
+    cls = resolve_optimizer(path)
     parameters = _parameters(cls)
-    usual = _USUAL.get(f"{cls.__module__}.{cls.__qualname__}", _PLAIN)
-    space = []
-    for knob, centre in (("lr", usual.lr), ("weight_decay", usual.weight_decay)):
+    usual = _usual(cls)
+    space, fixed = [], {**usual.fixed, **given}
+    centres = dict(zip(KNOBS, (usual.lr, usual.weight_decay, None), strict=True))
+    for knob, centre in centres.items():
+        if knob in given:
+            continue
         default = parameters[knob].default if knob in parameters else None
         if centre is None and isinstance(default, int | float) and default > 0:
             centre = float(default)
         if knob in parameters and centre is not None:
             wide = 10**1.5
-            space.append(Knob(name=knob, low=centre / wide, high=centre * wide, default=centre))
-    check_settings(name, cls, {**usual.fixed, **{knob.name: 0.0 for knob in space}})
-    method = name if ":" in name or "." in name else _public_path(cls)
+            if knob in search:
+                space.append(Knob(name=knob, low=centre / wide, high=centre * wide, default=centre))
+            else:
+                fixed[knob] = centre
+    check_settings(path, cls, {**fixed, **{knob.name: 0.0 for knob in space}})
+    shown = [f"{key.replace('_', ' ')} {value}" for key, value in given.items()]
     return Arm(
         name=name.replace("torch.optim.", "").replace("gradworks.optim.", "").lower(),
-        label=getattr(cls, "__name__", name),
-        method=method,
+        label=", ".join([_LABELS.get(getattr(cls, "__name__", ""), cls.__name__), *shown]),
+        method=path if ":" in path or "." in path else _public_path(cls),
         space=tuple(space),
-        fixed=dict(usual.fixed),
+        fixed=fixed,
         is_baseline=is_baseline,
     )
 
 
 def _public_path(cls: type) -> str:
     """Return the path users write: ``torch.optim.AdamW``, not where the class is defined."""
+    if cls.__module__.startswith("gradworks.bench."):
+        return f"{cls.__module__}.{cls.__qualname__}"
     head = "gradworks.optim" if cls.__module__.startswith("gradworks.") else "torch.optim"
     return f"{head}.{cls.__name__}"
 
@@ -218,12 +280,63 @@ def make_optimizer(
     made = resolve_optimizer(name)
     check_settings(name, made, settings)
     wanted = [p for p in model.parameters() if p.requires_grad]
-    groups: list[Any] = list(wanted)
-    exempt = [p for p in wanted if p.dim() < 2]
-    if decay == "weights" and settings.get("weight_decay") and exempt:
-        weights = [p for p in wanted if p.dim() >= 2]
-        groups = [{"params": weights}, {"params": exempt, "weight_decay": 0.0}]
+    spared = decay == "weights" and bool(settings.get("weight_decay"))
+    rest = _rest_of(made)
+    if rest is None and not (spared and any(p.dim() < 2 for p in wanted)):
+        return made(wanted, **settings)
+    hidden = set(hidden_matrices(model)) if rest is not None else set(wanted)
+    # what is special about a group -> its parameters, in the model's order
+    parts: dict[tuple[bool, bool], list[Tensor]] = {}
+    for p in wanted:
+        parts.setdefault((p not in hidden, spared and p.dim() < 2), []).append(p)
+    groups = [
+        {
+            "params": parts[outside, exempt],
+            **(rest or {} if outside else {}),
+            **({"weight_decay": 0.0} if exempt else {}),
+        }
+        for outside, exempt in sorted(parts)
+    ]
     return made(groups, **settings)
+
+
+def _rest_of(made: Callable[..., Any]) -> Mapping[str, Any] | None:
+    """Return the settings of what is no hidden matrix, None for a method that takes everything."""
+    usual = _usual(made).rest
+    return usual if usual is not None else getattr(made, "rest_of_model", None)
+
+
+def hidden_matrices(model: nn.Module) -> list[Tensor]:
+    """Return the trained matrices of a model, without embeddings and its last linear layer.
+
+    Args:
+        model: Layers in the order in which they were registered.
+    """
+    from torch import nn
+
+    layers = [m for m in model.modules() if isinstance(m, nn.Linear | nn.Embedding)]
+    outside = {m.weight for m in layers if isinstance(m, nn.Embedding)}
+    outside |= {m.weight for m in [m for m in layers if isinstance(m, nn.Linear)][-1:]}
+    return [p for p in model.parameters() if p.requires_grad and p.dim() == 2 and p not in outside]
+
+
+def acts_on(name: str, model: nn.Module) -> float:
+    """Return which part of a model's parameters an optimizer steps by its own rule.
+
+    Args:
+        name: As for :func:`arm`.
+        model: Whose parameters.
+
+    Returns:
+        1, or for a method for matrices the share of the hidden matrices.
+
+    Raises:
+        UnknownOptimizer: If there is no such optimizer.
+    """  # noqa: DOC502
+    if _rest_of(resolve_optimizer(_given(name)[0])) is None:
+        return 1.0
+    whole = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return sum(p.numel() for p in hidden_matrices(model)) / whole if whole else 0.0
 
 
 def optimizer_bytes(optimizer: Optimizer) -> int:

@@ -14,8 +14,10 @@
   checkpoints if it has ``state_dict`` and ``load_state_dict``;
 - ``code``: a hash of the user's code, which makes other code another experiment; None.
 
-The arm's ``method`` names the optimizer, its settings are the optimizer's keyword arguments. Equal
-seeds give equal weights and equal batches whatever the arm.
+The arm's ``method`` names the optimizer, its settings are the optimizer's keyword arguments. One
+that has ``estimate`` and ``needs_hessian``, as :class:`gradworks.optim.AdaHessian` has, is given
+``estimate(loss)`` in place of ``loss.backward()``; one that takes a ``generator`` draws from one of
+the trial's. Equal seeds give equal weights and equal batches whatever the arm.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ import torch
 from torch import Tensor
 
 from gradworks.bench import workloads
-from gradworks.bench.optimizers import make_optimizer, optimizer_bytes
+from gradworks.bench.optimizers import make_optimizer, optimizer_bytes, resolve_optimizer
 from gradworks.bench.schedules import Schedule, evaluation_grid
 from gradworks.bench.trial import Diverged, Trial
 from gradworks.bench.workloads import Problem
@@ -115,9 +117,13 @@ class _Run:
         self.problem: Problem = workloads.problem(self.spec["problem"], trial.seed)
         self.steps = trial.steps or self.problem.steps
         self.model = self.problem.model(trial.generator("init"))
+        settings = dict(trial.settings)
+        if "generator" in inspect.signature(resolve_optimizer(trial.arm.method)).parameters:
+            settings.setdefault("generator", trial.generator("optimizer"))
         self.optimizer = make_optimizer(
-            trial.arm.method, self.model, trial.settings, decay=self.spec["decay"]
+            trial.arm.method, self.model, settings, decay=self.spec["decay"]
         )
+        self.estimates = all(hasattr(self.optimizer, n) for n in ("estimate", "needs_hessian"))
         self.takes_closure = bool(inspect.signature(self.optimizer.step).parameters)
         self.schedule = Schedule(
             self.optimizer, self.steps, self.spec["schedule"], self.spec["warmup"]
@@ -188,7 +194,10 @@ class _Run:
         def closure() -> Tensor:
             self.optimizer.zero_grad()
             loss = self.problem.loss_fn(self.model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            if self.estimates:
+                self.optimizer.estimate(loss)  # type: ignore[attr-defined]
+            else:
+                loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             self.evals += 1
             return loss
@@ -264,6 +273,14 @@ class _Run:
             raise Diverged(f"loss {loss} and metric {metric} in evaluation at step {self.step}")
         return {"loss": loss, self.problem.metric_name: metric}
 
+    def _seen(self) -> tuple[Tensor, Tensor]:
+        """Return the training rows that the evaluation at the end looks at."""
+        (inputs, targets), rows = self.problem.train, self.problem.train_rows
+        if rows is None or rows >= len(inputs):
+            return inputs, targets
+        spread = torch.linspace(0, len(inputs) - 1, rows, dtype=torch.float64).round().long()
+        return inputs[spread], targets[spread]
+
     def look(self, norms: dict[str, float]) -> None:
         """Evaluate on the validation split, ask the observer, and log both."""
         trial, evals = self.trial, float(self.evals)
@@ -293,7 +310,9 @@ class _Run:
         extra = {k: v for k, v in self.observed.items() if k.startswith("final_")}
         area = sum(self.metrics) / len(self.metrics)
         with trial.untimed():
-            trial.result("train", **self.evaluate(self.problem.train), evals=float(self.evals))
+            size = sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+            counts = {"evals": float(self.evals), "parameters": float(size)}
+            trial.result("train", **self.evaluate(self._seen()), **counts)
             valid = self.evaluate(self.problem.valid)
             trial.result("valid", **valid, **{f"area_{name}": area}, **extra)
             if trial.kind == "final":

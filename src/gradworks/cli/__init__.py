@@ -13,7 +13,7 @@ try:
 except ImportError as error:
     raise ImportError('the command needs: pip install "gradworks[cli]"') from error
 
-from gradworks.cli import catalogue, contributing, data, measuring, running
+from gradworks.cli import catalogue, comparing, contributing, data, measuring, running
 from gradworks.cli.app import (
     FAILED,
     INTERRUPTED,
@@ -26,7 +26,7 @@ from gradworks.cli.app import (
     console,
 )
 
-__all__ = ["app", "catalogue", "contributing", "data", "main", "measuring", "running"]
+__all__ = ["app", "catalogue", "comparing", "contributing", "data", "main", "measuring", "running"]
 
 # A wrong name or value is the caller's to mend; the rest is a failed run.
 USER_ERRORS = (UsageError, LookupError, ValueError, TypeError, FileNotFoundError)

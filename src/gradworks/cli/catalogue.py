@@ -105,12 +105,15 @@ def report(
 def _local_results(store: Path) -> list[Result]:
     """Return the newest finished result of every paper in ``store``, with its figures."""
     from gradworks import papers
-    from gradworks.bench import runner
+    from gradworks.bench import compare, runner
 
     if not store.exists():
         raise UsageError(f"--store {store} does not exist; run something into it first")
     results = []
     for result in runner.results(store):
+        if result.paper == compare.SHARED:
+            results.append(result)  # a page of its own
+            continue
         try:
             papers.attach_figures(result)
         except papers.UnknownPaper:

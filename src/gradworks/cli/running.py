@@ -1,8 +1,7 @@
-"""Rerun and compare: ``run``, ``compare``, ``verify``."""
+"""Rerun and check: ``run``, ``verify``."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -137,57 +136,6 @@ def _show_plans(
 
     for one in plans:
         terminal.plan_table(one, console())
-
-
-@app.command()
-def compare(
-    workload: Annotated[str, typer.Argument(help="Named workload, module:function or path.py:fn.")],
-    optimizers: Annotated[
-        str, typer.Option(help="Comma-separated: adamw,adamp,sgd or a dotted path.")
-    ] = "adamw,adamp",
-    trials: Annotated[int, typer.Option(min=1, help="Tuning trials an optimizer.")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="Final seeds, paired.")] = 5,
-    steps: Annotated[int | None, typer.Option(min=1, help="Budget in steps.")] = None,
-    jobs: Jobs = None,
-    store: Store = Path("gradworks.db"),
-    fresh: Annotated[
-        bool, typer.Option("--fresh/--resume", help="Start anew; default: go on where it was.")
-    ] = False,
-    engine: EngineOption = "processes",
-    plots: Annotated[Path | None, typer.Option(help="Folder for the curves.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Compare optimizers on one workload with equal tuning budgets and paired seeds.
-
-    Prints time and steps to target, final metric, step-time ratio and intervals.
-
-    Examples: `gradworks compare digits-cnn --optimizers adamw,adamp --trials 8 --seeds 5`,
-    `gradworks compare train.py:workload --optimizers adamw,torch.optim.RAdam`
-    """
-    from gradworks import bench
-    from gradworks.bench import compare as comparison
-
-    names = [name.strip() for name in optimizers.split(",") if name.strip()]
-    experiment = comparison.experiment(workload, names, trials=trials, seeds=seeds, steps=steps)
-    with progress_view(f"compare {workload}", quiet=quiet) as listen:
-        result = bench.run(
-            experiment, store=store, jobs=jobs, engine=engine, fresh=fresh, progress=listen
-        )
-    rows = comparison.summary(result)
-    result.document["figures"] = [f.to_dict() for f in comparison.figures(result)]
-    from gradworks.report import plots as drawing
-    from gradworks.report import terminal
-
-    if as_json:
-        print_json({"rows": rows, "result": result.document})
-    elif not quiet:
-        terminal.comparison_table(rows, console(), title=f"{workload}: {seeds} seeds")
-    name = re.sub(r"[^\w.-]+", "-", workload).strip("-")  # a path with a colon names no folder
-    folder = plots or store.with_suffix(".plots") / f"compare-{name}"
-    drawing.write_pngs(result, folder)
-    if not quiet:
-        console(stderr=True).print(f"curves: {folder}", style="dim")
 
 
 @app.command()

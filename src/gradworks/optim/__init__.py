@@ -6,6 +6,19 @@ optimizers are exported here.
 
 from __future__ import annotations
 
+from gradworks.optim.adahessian import AdaHessian
 from gradworks.optim.adamp import SGDP, AdamP
+from gradworks.optim.dct_adamw import DCTAdamW, Trion
+from gradworks.optim.diffgrad import DiffGrad
+from gradworks.optim.langevin import IterateAverage, Langevin
 
-__all__ = ["SGDP", "AdamP"]
+__all__ = [
+    "SGDP",
+    "AdaHessian",
+    "AdamP",
+    "DCTAdamW",
+    "DiffGrad",
+    "IterateAverage",
+    "Langevin",
+    "Trion",
+]

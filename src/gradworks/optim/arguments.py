@@ -12,7 +12,19 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["at_least_zero", "betas_of", "flags", "in_interval", "learning_rate", "path_flags"]
+__all__ = [
+    "ConflictingPathsError",
+    "at_least_zero",
+    "betas_of",
+    "flags",
+    "in_interval",
+    "learning_rate",
+    "path_flags",
+]
+
+
+class ConflictingPathsError(ValueError, RuntimeError):
+    """Two ways to step were asked for at once; torch's own optimizers raise a RuntimeError."""
 
 
 def _number(name: str, value: object) -> float:
@@ -122,13 +134,14 @@ def path_flags(group: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: If one of the first two is neither a bool nor None.
-        ValueError: If two of them are asked for at once.
+        ConflictingPathsError: If two of them are asked for at once.
     """
     for name in ("foreach", "fused"):
-        if group[name] is not None and not isinstance(group[name], bool):
-            raise TypeError(f"{name} must be True, False or None, got {group[name]!r}")
-    asked = [name for name in ("foreach", "fused", "differentiable") if group[name]]
+        value = group.get(name)  # not every method has every path
+        if value is not None and not isinstance(value, bool):
+            raise TypeError(f"{name} must be True, False or None, got {value!r}")
+    asked = [name for name in ("foreach", "fused", "differentiable") if group.get(name)]
     if len(asked) > 1:
-        raise ValueError(
+        raise ConflictingPathsError(
             f"{asked[0]}=True and {asked[1]}=True exclude each other; leave one of them out"
         )

@@ -18,7 +18,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-__all__ = ["Sharding", "is_sharded", "local", "sharding_of", "sum_over_mesh"]
+__all__ = ["Sharding", "is_sharded", "local", "refuse_partial", "sharding_of", "sum_over_mesh"]
 
 
 class Sharding(NamedTuple):
@@ -45,18 +45,23 @@ def local(tensor: Tensor, like: Tensor | None = None) -> Tensor:
     return part
 
 
+def refuse_partial(param: Tensor) -> None:
+    """No step of a sum is the sum of its parts' steps."""
+    if is_sharded(param) and any(p.is_partial() for p in param.placements):  # type: ignore[attr-defined]
+        raise RuntimeError(
+            f"a parameter of shape {tuple(param.shape)} has a Partial placement; redistribute "
+            "it to Shard or Replicate first"
+        )
+
+
 def sharding_of(param: Tensor, channel_dim: int) -> Sharding | None:
     """Which mesh dimensions split rows and channels; None for a plain or replicated weight."""
     if not is_sharded(param):
         return None
+    refuse_partial(param)
     rows: list[int] = []
     channels: list[int] = []
     for mesh_dim, placement in enumerate(param.placements):  # type: ignore[attr-defined]
-        if placement.is_partial():
-            raise RuntimeError(
-                f"a parameter of shape {tuple(param.shape)} has a Partial placement; redistribute "
-                "it to Shard or Replicate first"
-            )
         if placement.is_replicate():
             continue
         (channels if placement.dim % param.ndim == channel_dim else rows).append(mesh_dim)

@@ -7,7 +7,7 @@ any paper of it, does not import torch.
 
 - Look: :func:`papers`, :func:`find`, :func:`select`, :func:`summary`, :func:`status`.
 - Rerun: :func:`execute`, :func:`attach_figures`.
-- Publish: :func:`published`, :func:`require_publishable`, :func:`verify`.
+- Publish: :func:`published`, :func:`compared`, :func:`require_publishable`, :func:`verify`.
 - Add one: :func:`new_paper`, :func:`check_commands`.
 """
 
@@ -16,7 +16,9 @@ from __future__ import annotations
 from gradworks.papers._catalogue import UnknownPaper, find, papers, select, summary
 from gradworks.papers._model import AREAS, Area, Card, Paper, PlannedPaper, Preset
 from gradworks.papers._published import (
+    COMPARED,
     NotPublishable,
+    compared,
     published,
     require_publishable,
     results_folder,
@@ -28,6 +30,7 @@ from gradworks.papers._verify import NothingPublished, verify
 
 __all__ = [
     "AREAS",
+    "COMPARED",
     "Area",
     "Card",
     "NotPublishable",
@@ -38,6 +41,7 @@ __all__ = [
     "UnknownPaper",
     "attach_figures",
     "check_commands",
+    "compared",
     "execute",
     "find",
     "new_paper",

@@ -11,8 +11,10 @@ from gradworks.bench.result import Result
 from gradworks.papers._model import Paper
 
 __all__ = [
+    "COMPARED",
     "NOT_RUN",
     "NotPublishable",
+    "compared",
     "published",
     "require_publishable",
     "results_folder",
@@ -20,6 +22,7 @@ __all__ = [
 ]
 
 NOT_RUN = "not run"
+COMPARED = "compare/optimizers"  # the comparison that the optimizers' papers share
 
 
 class NotPublishable(ValueError):
@@ -51,6 +54,15 @@ def published(slug: str) -> Result | None:
         return Result.read(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"the published result {path} cannot be read: {error}") from error
+
+
+def compared() -> Result | None:
+    """Return the published comparison of all optimizers, or None where there is none.
+
+    Raises:
+        ValueError: If the file is there but cannot be read.
+    """  # noqa: DOC502
+    return published(COMPARED)
 
 
 def status(paper: Paper) -> str:

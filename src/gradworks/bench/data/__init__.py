@@ -39,7 +39,7 @@ from gradworks.bench.data.tables import (
     wine,
     yeast,
 )
-from gradworks.bench.data.text import sympy_text
+from gradworks.bench.data.text import sympy_text, topics_text
 
 __all__ = [
     "ChangedData",
@@ -74,6 +74,7 @@ __all__ = [
     "solarflare",
     "source",
     "sympy_text",
+    "topics_text",
     "verify",
     "wine",
     "yeast",

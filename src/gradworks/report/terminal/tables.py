@@ -22,7 +22,7 @@ _HEADINGS = {
     "what": "what it is",
     "n": "seeds",
 }
-_STATE = {"ok": "green", "changed": "bold red", "absent": "yellow"}
+_STATE = {"ok": "green", "changed": "bold red", "other": "yellow", "absent": "yellow"}
 
 
 class _Plan(Protocol):
