@@ -301,11 +301,25 @@ def test_ratios_are_drawn_but_none_to_a_target_that_is_missed() -> None:
     made = document()
     for seed in ("0", "1"):
         made["curves"][1]["runs"][seed] = [1.0] * 5
-    missed = compare.ratios(Result(made))
+    missed = compare.ratios(Result(made))  # one of three reaches it, of the baseline two
     assert missed is not None
     assert [one.name for one in missed.series] == ["seconds a step", "Slow"]
     made["arms"], made["finals"] = made["arms"][:1], made["finals"][:3]
     assert compare.ratios(Result(made)) is None
+
+
+@pytest.mark.parametrize(
+    ("hits", "baseline", "shown"),
+    [(3, 3, (0.9, False)), (2, 3, (0.9, True)), (2, 1, (0.9, False)), (0, 0, (None, False))],
+)
+def test_a_ratio_is_a_bound_where_more_runs_miss(
+    hits: int, baseline: int, shown: tuple[float | None, bool]
+) -> None:
+    row = {"reached": f"{hits}/6", "steps_ratio": 0.9, "step_time_ratio": 2.0}
+    first = {"reached": f"{baseline}/6"}
+    assert compare.ratio_of(row, "steps_ratio", first) == shown
+    assert compare.ratio_of(row, "step_time_ratio", first) == (2.0, False)
+    assert compare.ratio_of(row, "seconds_ratio", first) == (None, False)
 
 
 def test_many_arms_are_divided_over_plots_with_the_baseline_in_each() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -203,6 +204,18 @@ def test_loads_checkpoints_of_the_released_code_and_of_adam() -> None:
 def test_bad_input(given_: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         DiffGrad(parameters(((2, 2),)), **given_)
+
+
+def test_partial_sums_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A DTensor that is still to be reduced; a stand-in, as a real one needs a process group."""
+    from gradworks.optim import sharded
+
+    class Pending(nn.Parameter):
+        placements = (SimpleNamespace(is_partial=lambda: True),)
+
+    monkeypatch.setattr(sharded, "is_sharded", lambda x: isinstance(x, Pending))
+    with pytest.raises(RuntimeError, match=r"shape \(2, 3\) has a Partial placement"):
+        DiffGrad([Pending(torch.ones(2, 3))])
 
 
 def test_sparse_gradients_name_what_takes_them() -> None:

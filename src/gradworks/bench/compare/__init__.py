@@ -15,7 +15,7 @@ from gradworks.bench.compare.design import (
     shared,
 )
 from gradworks.bench.compare.drawings import figures, ratios
-from gradworks.bench.compare.rows import summaries, summary
+from gradworks.bench.compare.rows import ratio_of, summaries, summary
 
 __all__ = [
     "SHARED",
@@ -23,6 +23,7 @@ __all__ = [
     "SHARED_WORKLOADS",
     "experiment",
     "figures",
+    "ratio_of",
     "ratios",
     "shared",
     "summaries",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from gradworks.bench.compare.rows import arms_of, last_study, summary, target_of
+from gradworks.bench.compare.rows import arms_of, last_study, ratio_of, summary, target_of
 from gradworks.bench.figures import Figure, Series
 
 if TYPE_CHECKING:
@@ -146,9 +146,7 @@ def ratios(
         shown = [
             row
             for row in rows
-            if row.get(key) is not None
-            # To a target that the median run misses a ratio would flatter it.
-            and (key == "step_time_ratio" or row["steps_to_target"] is not None)
+            if (found := ratio_of(row, key, rows[0]))[0] is not None and not found[1]
         ]
         if shown:
             series.append(
@@ -169,8 +167,8 @@ def ratios(
         id=f"{chosen['name']}-ratios",
         title=f"Against {base} on {chosen['label']}",
         caption=f"Below 1 is less than {base} needs. Bars are intervals over paired seeds. A run "
-        "that missed the target counts as its whole budget; where the median run misses there is "
-        "no ratio to it.",
+        f"that missed the target counts as its whole budget; where more miss it than of {base} "
+        "there is no point.",
         x_label="",
         y_label=f"ratio to {base}",
         series=tuple(series),

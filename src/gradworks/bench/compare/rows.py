@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gradworks.bench.result import Result
     from gradworks.bench.statistics import TimeRatio
 
-__all__ = ["last_study", "summaries", "summary", "target_of", "workload_of"]
+__all__ = ["last_study", "ratio_of", "summaries", "summary", "target_of", "workload_of"]
 
 Runs = dict[int, dict[str, Any]]
 
@@ -196,6 +196,26 @@ def _median(row: dict[str, Any], key: str, times: Sequence[float | None]) -> Non
     row[key] = censored_median(times) if times else None
     if row[key] is not None:
         row[f"{key}_lo"], row[f"{key}_hi"], _ = median_interval(times)
+
+
+def ratio_of(
+    row: Mapping[str, Any], key: str, first: Mapping[str, Any]
+) -> tuple[float | None, bool]:
+    """Return a ratio as it may be shown, and whether it is only a lower bound.
+
+    A run that misses the target counts as its whole budget. That flatters an optimizer that misses
+    more often than the baseline: its ratio is then a lower bound, and if it never gets there, none.
+
+    Args:
+        row: Of :func:`summary`.
+        key: ``"steps_ratio"``, ``"seconds_ratio"`` or ``"step_time_ratio"``.
+        first: The baseline's row.
+    """
+    value: float | None = row.get(key)
+    if key == "step_time_ratio" or value is None:
+        return value, False
+    hits, baseline = (int(str(r["reached"]).split("/")[0]) for r in (row, first))
+    return (value, hits < baseline) if hits else (None, False)
 
 
 def _ratios(

@@ -164,7 +164,7 @@ def _workload(
                 "method": arms[row["arm"]]["method"],
                 "page": pages.get(arms[row["arm"]]["method"], ""),
                 "baseline": row is rows[0],
-                "cells": [_cell(row, key, axis[key], base=row is rows[0]) for key in COLUMNS],
+                "cells": [_cell(row, key, axis[key], rows[0]) for key in COLUMNS],
                 "reached": str(row["reached"]).replace("/", " of "),
                 "state": _bytes(row["state_bytes"]),
                 "metric": wording.number(row[metric]),
@@ -176,28 +176,23 @@ def _workload(
     }
 
 
-def _speed(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[float, float]:
-    """By what rows are ordered: time to the target, then the final loss of those that miss it."""
+def _speed(row: Mapping[str, Any], first: Mapping[str, Any]) -> tuple[int, float]:
+    """By what rows are ordered: time to the target, then bounds of it, then the final metric."""
+    from gradworks.bench.compare import ratio_of
+
     if row is first:
-        return 1.0, 0.0
-    shown = _shown(row, "seconds_ratio")
+        return 0, 1.0
+    shown, bound = ratio_of(row, "seconds_ratio", first)
+    if shown is not None:
+        return int(bound), shown
     metric = row[_metric(row)]
-    worst = math.inf if metric is None else float(metric)
-    return (math.inf, worst) if shown is None else (float(shown), worst)
+    return 2, math.inf if metric is None else float(metric)
 
 
 def _metric(row: Mapping[str, Any]) -> str:
     """The name of the workload's metric: the key after the number of seeds."""
     keys = list(row)
     return keys[keys.index("n") + 1]
-
-
-def _shown(row: Mapping[str, Any], key: str) -> float | None:
-    """A row's ratio; None to a target that its median run misses, which would flatter it."""
-    if key != "step_time_ratio" and row["steps_to_target"] is None:
-        return None
-    value: float | None = row.get(key)
-    return value
 
 
 def _outcome(row: Mapping[str, Any], key: str) -> OutcomeView:
@@ -218,26 +213,31 @@ def _outcome(row: Mapping[str, Any], key: str) -> OutcomeView:
 
 def _axis(rows: Sequence[Mapping[str, Any]], key: str) -> strip.Axis | None:
     """One axis for a column: rows are compared by eye."""
-    shown = [_outcome(row, key) for row in rows if _shown(row, key) is not None]
+    from gradworks.bench.compare import ratio_of
+
+    shown = [_outcome(row, key) for row in rows if ratio_of(row, key, rows[0])[0] is not None]
     return strip.shared_axis(shown, _WIDTH) if shown else None
 
 
 def _cell(
-    row: Mapping[str, Any], key: str, axis: strip.Axis | None, *, base: bool
+    row: Mapping[str, Any], key: str, axis: strip.Axis | None, first: Mapping[str, Any]
 ) -> dict[str, Any]:
+    from gradworks.bench.compare import ratio_of
+
     heading, own = COLUMNS[key]
     unit = {"seconds_to_target": " s", "steps_to_target": " steps"}.get(own, "")
     plain = f"{wording.number(row[own])}{unit}" if own and row.get(own) is not None else ""
     cell: dict[str, Any] = {
         "label": heading,
-        "ratio": "×1" if base else "–",
+        "ratio": "×1" if row is first else "–",
         "interval": "",
         "own": plain or ("median run misses" if own else ""),
         "own_interval": _own_ends(row, own),
         "strip": None,
     }
-    if not base and _shown(row, key) is not None:
-        cell["ratio"] = wording.effect(row[key], "ratio")
+    value, bound = ratio_of(row, key, first)
+    if row is not first and value is not None:
+        cell["ratio"] = f"{'≥ ' if bound else ''}{wording.effect(value, 'ratio')}"
         cell["interval"] = f"{row[f'{key}_lo']:.2f} to {row[f'{key}_hi']:.2f}"
         cell["strip"] = strip.row(_outcome(row, key), axis)
     return cell

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from gradworks.bench.compare import ratio_of
 from gradworks.report.terminal.tables import comparison_table, new_table
 from gradworks.report.wording import number
 
@@ -54,23 +55,21 @@ def optimizer_table(
     for text in headings.values():
         table.add_column(text, justify="right", no_wrap=True)
     for name, row in zip(names, rows, strict=True):
-        table.add_row(name, *(_cell(row, key) for key in headings))
+        table.add_row(name, *(_cell(row, key, rows[0]) for key in headings))
     console.print(table)
     words = [
         f"steps, seconds: to the target, median final validation {metric.replace('_', ' ')} of "
         f"{names[0]} ({number(rows[0].get('target'))}); with a step's time they are ratios to "
-        f"{names[0]}, below 1 is less. hits: runs that reach the target. B/par: bytes of state a "
-        "parameter.",
+        f"{names[0]}, below 1 is less; ≥ where more runs miss the target than of {names[0]}. hits: "
+        "runs that reach it. B/par: bytes of state a parameter.",
         *(f"{name}: {row['note']}." for name, row in zip(names, rows, strict=True) if row["note"]),
     ]
     for text in words:
         console.print(Text(text, style="dim"))
 
 
-def _cell(row: Mapping[str, Any], key: str) -> Text:
-    value = row.get(key)
-    if key in ("steps_ratio", "seconds_ratio") and row.get("steps_to_target") is None:
-        value = None  # its median run misses: a ratio would flatter it
+def _cell(row: Mapping[str, Any], key: str, first: Mapping[str, Any]) -> Text:
+    value, bound = ratio_of(row, key, first) if key in _RATIOS else (row.get(key), False)
     if isinstance(value, str):
         return Text(value)
     if value is None:
@@ -78,7 +77,7 @@ def _cell(row: Mapping[str, Any], key: str) -> Text:
     short = _ratio if key in _RATIOS else number
     lo, hi = row.get(f"{key}_lo"), row.get(f"{key}_hi")
     ends = "" if lo is None or hi is None else f"\n{short(lo)}–{short(hi)}"
-    return Text(f"{short(value)}{ends}")
+    return Text(f"{'≥' if bound else ''}{short(value)}{ends}")
 
 
 def _ratio(value: float) -> str:
