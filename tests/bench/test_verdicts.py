@@ -618,3 +618,54 @@ def test_units_and_signs_of_the_metric_do_not_matter(d: list[float], scale: floa
 def test_expected_seeds_must_be_sensible() -> None:
     with pytest.raises(ValueError, match="expected_seeds must be at least 1, got 0"):
         judge([], lambda *_: {}, workloads=[], preset="full", expected_seeds=0)
+
+
+# ---------------------------------------------------------------- weighted sums of arms
+
+
+def test_a_gap_is_compared_with_a_multiple_of_another() -> None:
+    """The gap of new to full is 0.10, that of old 0.12 or 0.09: at most 1.1 times, or not."""
+    full = 2.0 + NOISE
+    figures = {("new", "w"): full + 0.10, ("old", "w"): full + 0.12, ("full", "w"): full}
+    asked = criterion(baseline="1.1*old - 0.1*full", direction="lower")
+    found = outcome(asked, figures)
+    assert found.status == "reproduced"
+    assert found.estimate == pytest.approx(0.10 - 1.1 * 0.12)
+    assert "than that of 1.1 x old - 0.1 x full" in found.text
+    figures["old", "w"] = full + 0.09
+    found = outcome(asked, figures)
+    assert found.status == "not reproduced"
+    assert found.estimate == pytest.approx(0.10 - 1.1 * 0.09)
+
+
+def test_all_arms_of_a_sum_must_have_run_inside_their_space() -> None:
+    full = 2.0 + NOISE
+    figures = {("new", "w"): full + 0.10, ("old", "w"): full + 0.12, ("full", "w"): full}
+    asked = criterion(baseline="1.1*old - 0.1*full", direction="lower")
+    assert outcome(asked, figures, edges=["full"]).status == "undecided"
+    del figures["full", "w"]
+    assert outcome(asked, figures, seeds=10).status == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("baseline", "rivals"),
+    [
+        ("a-1", (((1.0, "a-1"),),)),
+        ("a | b-2", (((1.0, "a"),), ((1.0, "b-2"),))),
+        ("1.1*a-1 - 0.1*b|c", (((1.1, "a-1"), (-0.1, "b")), ((1.0, "c"),))),
+        ("a + 2*b", (((1.0, "a"), (2.0, "b")),)),
+    ],
+)
+def test_baselines_are_read(baseline: str, rivals: object) -> None:
+    assert criterion(baseline=baseline).rivals == rivals
+
+
+@pytest.mark.parametrize("baseline", ["1.1 a", "a - ", "2*", "x*a", "a b"])
+def test_baselines_that_cannot_be_read(baseline: str) -> None:
+    with pytest.raises(ValueError, match="baseline must name arms"):
+        criterion(baseline=baseline)
+
+
+def test_a_weighted_sum_has_no_ratio() -> None:
+    with pytest.raises(ValueError, match="has no ratio scale"):
+        criterion(baseline="1.1*a - 0.1*b", scale="ratio")

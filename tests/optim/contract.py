@@ -20,7 +20,7 @@ from tests.optim.line import (
     values,
 )
 
-from gradworks.optim import SGDP, AdamP, DCTAdamW, DiffGrad, Langevin, Trion
+from gradworks.optim import SGDP, AdaHessian, AdamP, DCTAdamW, DiffGrad, Langevin, Trion
 
 __all__ = [
     "CONTRACT",
@@ -117,6 +117,16 @@ LOW_RANK_BAD: tuple[Bad, ...] = (
 # the dimension that is whole on each process is projected
 SIDES = {"rows": {"side": "right"}, "columns": {"side": "left"}}
 
+
+def given_curvature(optimizer: AdaHessian) -> None:
+    """An estimate that depends on the gradients alone."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    grads = [p.grad for p in params if p.grad is not None and p.requires_grad]
+    optimizer.set_hessian(
+        [0.5 + (g.to_dense() if g.layout == torch.sparse_coo else g) ** 2 for g in grads]
+    )
+
+
 CONTRACT = (
     Line(
         make=AdamP,
@@ -197,6 +207,37 @@ CONTRACT = (
                 ValueError,
                 "lr as a tensor needs capturable=True where foreach=True",
             ),
+        ),
+    ),
+    Line(
+        make=AdaHessian,
+        settings={"lr": 0.05},
+        variants=(
+            {},
+            {"weight_decay": 0.1, "betas": (0.8, 0.97), "eps": 1e-3, "hessian_power": 0.5},
+            {"averaging": "row", "hessian_power": 0.0},
+            {"averaging": {2: 1, 4: 9}, "update_each": 2},
+        ),
+        paths=("single", "foreach"),
+        state=("exp_avg", "exp_hessian_diag_sq"),
+        counters=("hessian_step",),
+        ungrouped=("n_samples", "zero_curvature", "process_group"),
+        capturable=False,
+        differentiable=False,
+        complex="complex",
+        before=given_curvature,
+        backward=lambda optimizer, loss: optimizer.estimate(loss),
+        sharded={"lr": 0.05, "weight_decay": 0.1, "averaging": "none"},
+        bad=(
+            *BAD,
+            *EPS_BAD,
+            *betas_bad(),
+            ({"hessian_power": 1.5}, ValueError, "hessian_power must be in [0, 1], got 1.5"),
+            ({"averaging": "kernel"}, ValueError, "averaging must be one of"),
+            ({"update_each": 0}, ValueError, "update_each must be at least 1, got 0"),
+            ({"n_samples": 0}, ValueError, "n_samples must be at least 1, got 0"),
+            ({"zero_curvature": "skip"}, ValueError, "zero_curvature must be"),
+            ({"process_group": 3}, TypeError, "process_group must be a ProcessGroup or None"),
         ),
     ),
     Line(

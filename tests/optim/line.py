@@ -42,6 +42,8 @@ class Line:
         state: State tensors shaped like a vector or a convolution.
         matrix_state: Shapes of the state of a matrix (6, 4), where they are not the parameter's.
         integers: State that keeps integers, in every dtype.
+        counters: Further counts that it keeps, like ``step``.
+        ungrouped: Arguments of the optimizer, not of its groups.
         counts: Whether it keeps a ``step``; of matrices only if ``counts_matrices`` is not False.
         capturable: Whether it takes ``capturable``.
         differentiable: Whether it takes ``differentiable``.
@@ -69,6 +71,8 @@ class Line:
     state: tuple[str, ...] = ()
     matrix_state: Mapping[str, tuple[int, ...]] | None = None
     integers: tuple[str, ...] = ()
+    counters: tuple[str, ...] = ()
+    ungrouped: tuple[str, ...] = ()
     counts: bool = True
     counts_matrices: bool = True
     capturable: bool = True

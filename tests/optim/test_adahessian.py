@@ -331,7 +331,7 @@ def test_state_of_half_parameters_keeps_its_counts() -> None:
     w.grad = torch.ones_like(w)
     opt.set_hessian([torch.ones_like(w)])
     opt.step()
-    opt.state[w]["hessian_step"] = 1001  # not a bfloat16
+    opt.state[w]["hessian_step"].fill_(1001)  # not a bfloat16
     opt.state[w]["step"].fill_(1001)
     other = AdaHessian([nn.Parameter(w.detach().clone())])
     other.load_state_dict(opt.state_dict())
@@ -515,6 +515,7 @@ BAD = (
     ({"averaging": {2: 1.0}}, TypeError, "integers to integers"),
     ({"averaging": {2: 4}}, ValueError, "blocks of 4 does not divide a parameter of shape (2, 3)"),
     ({"zero_curvature": "skip"}, ValueError, "zero_curvature must be 'raise' or 'allow'"),
+    ({"process_group": 3}, TypeError, "process_group must be a ProcessGroup or None"),
     ({"generator": 3}, TypeError, "generator must be a torch.Generator"),
     ({"foreach": 1}, TypeError, "foreach must be True, False or None"),
     ({"maximize": 1}, TypeError, "maximize must be True or False"),

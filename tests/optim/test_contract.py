@@ -207,16 +207,17 @@ def test_state_is_like_the_parameter(line: Line, dtype: torch.dtype) -> None:
         low_rank = line.matrix_state is not None and param.ndim == 2 and not dtype.is_complex
         shapes = dict(line.matrix_state or {}) if low_rank else like
         counted = line.counts and (line.counts_matrices or not low_rank)
-        assert set(state) == {*shapes, *(["step"] if counted else [])}
+        counts = ("step", *line.counters) if counted else ()
+        assert set(state) == {*shapes, *counts}
         for name, shape in shapes.items():
             assert tuple(state[name].shape) == shape
             assert state[name].dtype == (torch.int64 if name in line.integers else dtype)
             if not low_rank:
                 assert state[name].stride() == param.stride()
-        if counted:
-            assert state["step"].dtype == torch.float32
-            assert state["step"].shape == ()
-            assert state["step"] == 2
+        for name in counts:
+            assert state[name].dtype == torch.float32
+            assert state[name].shape == ()
+            assert state[name] == 2
     assert params[0].is_contiguous(memory_format=torch.channels_last)
 
 

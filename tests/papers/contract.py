@@ -155,7 +155,7 @@ def check_criterion(experiment: Experiment, claim: Claim, criterion: Criterion) 
     workloads = {workload.name: workload for workload in experiment.workloads}
     assert re.fullmatch(r"[a-zA-Z]\w*(\.\w+)*", criterion.metric), f"{where}: {criterion.metric!r}"
     assert set(criterion.workloads) <= set(workloads), f"{where}: {criterion.workloads}"
-    compared = [criterion.arm, *(criterion.baseline.split("|") if criterion.baseline else ())]
+    compared = [criterion.arm, *(arm for terms in criterion.rivals for _, arm in terms)]
     assert set(compared) <= arms, f"{where}: {compared} are not all arms of {sorted(arms)}"
     running = {
         name

@@ -9,6 +9,8 @@ over a paper's claims, a smallest effect worth having.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -28,6 +30,9 @@ Direction = Literal["higher", "lower"]
 Status = Literal[
     "reproduced", "partly", "not reproduced", "undecided", "indication", "planned", "failed"
 ]
+
+_SIGN = re.compile(r"\s+([+-])\s+")  # with spaces: names of arms may hold a hyphen
+_TERM = re.compile(r"(?:(?P<weight>\d+(?:\.\d+)?)\*)?(?P<arm>[^\s*]+)")
 
 STATUSES: tuple[Status, ...] = (
     "reproduced",
@@ -57,7 +62,8 @@ class Criterion:
         metric: Name of a final metric that the trials log.
         arm: Arm whose value is judged.
         baseline: Arm it is compared with; several separated by ``|`` mean the best of them in
-            each unit.
+            each unit. A weighted sum of arms, ``"1.1*a - 0.1*b"``, is compared as such inside each
+            unit: a gap to ``b`` at most 1.1 times that of ``a``.
         direction: Which way is better.
         unit: What is independent: ``"seed"`` or ``"workload"``.
         scale: ``"difference"`` of the values or ``"ratio"`` (arm over baseline; logs are tested).
@@ -105,6 +111,64 @@ class Criterion:
             )
         if self.direction not in ("higher", "lower"):
             raise ValueError(f"direction must be 'higher' or 'lower', got {self.direction!r}")
+        summed = any(len(terms) > 1 or terms[0][0] != 1 for terms in self.rivals)
+        if summed and self.scale == "ratio":
+            raise ValueError(f"criterion {self.name!r}: a weighted sum has no ratio scale")
+
+    @property
+    def rivals(self) -> tuple[tuple[tuple[float, str], ...], ...]:
+        """What ``baseline`` names: alternatives, each a sum of weights and arms.
+
+        Raises:
+            ValueError: If it cannot be read.
+
+        Example:
+            >>> made = Criterion(
+            ...     name="c", kind="superiority", metric="m", arm="x", baseline="1.1*a - 0.1*b"
+            ... )
+            >>> made.rivals
+            (((1.1, 'a'), (-0.1, 'b')),)
+        """
+        found = []
+        for alternative in (part.strip() for part in (self.baseline or "").split("|")):
+            if not alternative:
+                continue
+            pieces = ["+", *_SIGN.split(alternative)]
+            terms = []
+            for sign, text in zip(pieces[::2], pieces[1::2], strict=True):
+                term = _TERM.fullmatch(text)
+                if term is None:
+                    raise ValueError(
+                        f"baseline must name arms, as in 'a', 'a|b' or '1.1*a - 0.1*b', got "
+                        f"{self.baseline!r}"
+                    )
+                weight = float(term["weight"] or 1.0)
+                terms.append((weight if sign == "+" else -weight, term["arm"]))
+            found.append(tuple(terms))
+        return tuple(found)
+
+    def rival_names(self, labels: Mapping[str, str] | None = None) -> list[str]:
+        """Return each alternative of ``baseline`` as a reader would write it.
+
+        Args:
+            labels: What to call the arms; None keeps their names.
+
+        Example:
+            >>> made = Criterion(
+            ...     name="c", kind="superiority", metric="m", arm="x", baseline="1.1*a - 0.1*b"
+            ... )
+            >>> made.rival_names({"a": "A"})
+            ['1.1 x A - 0.1 x b']
+        """
+        found = []
+        for terms in self.rivals:
+            said = ""
+            for weight, arm in terms:
+                sign = ("-" if weight < 0 else "+") if said or weight < 0 else ""
+                times = "" if abs(weight) == 1 else f"{abs(weight):g} x "
+                said += f" {sign} {times}{(labels or {}).get(arm, arm)}"
+            found.append(" ".join(said.split()))
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

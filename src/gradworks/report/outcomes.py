@@ -156,7 +156,7 @@ def _outcome(
             scale = criterion.scale
             neutral = 1.0 if scale == "ratio" else 0.0
             direction = criterion.direction
-            rivals = [labels.get(name, name) for name in criterion.baseline.split("|")]
+            rivals = criterion.rival_names(labels)
             best = "the better of " if len(rivals) > 1 else ""
             compared = f"{arm} against {best}{' and '.join(rivals)}"
         else:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from gradworks.bench.claims import Claim, Criterion, Outcome, Status
 from gradworks.bench.verdicts.measures import Measure, shown_floor
 from gradworks.bench.verdicts.rules import Ruling
-from gradworks.bench.verdicts.units import Units, baselines
+from gradworks.bench.verdicts.units import Units
 
 __all__ = ["claim_text", "number", "outcome_text"]
 
@@ -109,8 +109,9 @@ def _figures(
             f"{metric} of {arm} is {number(found.estimate)} ({interval}), {side} the bar of "
             f"{number(criterion.reference or 0.0)}; {tests}, n = {size}."
         )
-    other = " or ".join(baselines(criterion))
-    other = f"the better of {other}" if "|" in (criterion.baseline or "") else other
+    rivals = criterion.rival_names()
+    other = " or ".join(rivals)
+    other = f"the better of {other}" if len(rivals) > 1 else other
     if criterion.scale == "ratio":
         said = f"is {number(found.estimate)} times that of {other} ({interval})"
     else:

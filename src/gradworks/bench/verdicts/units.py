@@ -57,10 +57,8 @@ class Units:
 
 
 def baselines(criterion: Criterion) -> tuple[str, ...]:
-    """Return the names of the arms that ``a|b`` stands for."""
-    if criterion.baseline is None:
-        return ()
-    return tuple(name.strip() for name in criterion.baseline.split("|") if name.strip())
+    """Return the names of all arms that the baseline is made of."""
+    return tuple(dict.fromkeys(arm for terms in criterion.rivals for _, arm in terms))
 
 
 def on_log_scale(criterion: Criterion) -> bool:
@@ -166,12 +164,12 @@ def _averaged(
     shared: dict[str, list[int]],
 ) -> Units:
     """Average inside each unit, then take the best baseline of each."""
-    others = baselines(criterion)
+    others = criterion.rivals
 
     def best(of: Mapping[str, Vector]) -> Vector | None:
         if not others:
             return None
-        stack = np.stack([of[m] for m in others])
+        stack = np.stack([np.sum([w * of[m] for w, m in terms], axis=0) for terms in others])
         found: Vector = stack.max(axis=0) if criterion.direction == "higher" else stack.min(axis=0)
         return found
 

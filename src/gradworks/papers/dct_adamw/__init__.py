@@ -80,16 +80,18 @@ def _arms(rank: int) -> tuple[Arm, ...]:
     return tuple(made)
 
 
-def _rank_arms(ranks: tuple[int, ...]) -> tuple[Arm, ...]:
-    """DCT-AdamW at several ranks, at one rate."""
+def _rank_arms(chosen: Mapping[str, Any]) -> tuple[Arm, ...]:
+    """DCT-AdamW and Trion at several ranks, at one rate each."""
+    settings = {"dct": {"lr": 3e-3}, "trion": {"lr": 0.02, **_REST}}
     return tuple(
         Arm(
-            name=f"rank-{rank}",
-            label=f"rank {rank}",
-            method=_DCT,
-            fixed={"lr": 3e-3, "rank": rank},
+            name=f"{name}-rank-{rank}",
+            label=f"{_METHODS[name][0]}, rank {rank}",
+            method=_METHODS[name][1],
+            fixed={"rank": rank, **fixed},
         )
-        for rank in ranks
+        for name, fixed in settings.items()
+        for rank in chosen.get(name, ())
     )
 
 
@@ -127,19 +129,22 @@ def _workloads(chosen: Mapping[str, Any], ranks: tuple[Arm, ...]) -> tuple[Workl
     if "text" in chosen:
         size = chosen["text"]
         label = "transformer on Python's manual"
-        made.append(_text("text", label, size["steps"], _CHOSEN[size["arms"]]))
+        arms = _CHOSEN[size["arms"]]
+        made.append(_text("text", label, size["steps"], arms, evals=size["evals"]))
     if ranks:
-        names = tuple(arm.name for arm in ranks)
-        made.append(_text("ranks", "ranks, at one rate", chosen["ranks"]["steps"], names))
+        size, names = chosen["ranks"], tuple(arm.name for arm in ranks)
+        label = "transformer at several ranks, rates not tuned"
+        made.append(_text("ranks", label, size["steps"], names, evals=size["evals"]))
     if "energy" in chosen:
+        size = chosen["energy"]
         made.append(
             _text(
                 "energy",
                 "what each basis captures of real gradients",
-                chosen["energy"]["steps"],
+                size["steps"],
                 ("watched",),
                 observer=f"{_HERE}:energies",
-                evals=8,
+                evals=size["evals"],
             )
         )
     made += [
@@ -188,7 +193,7 @@ def _claims(workloads: tuple[Workload, ...]) -> tuple[Claim, ...]:
         criteria: list[Criterion] = []
         for criterion in claim.criteria:
             wanted = llama if llama and criterion.metric == "nats" else criterion.workloads
-            sides = {criterion.arm, criterion.baseline or criterion.arm}
+            sides = {criterion.arm, *(arm for terms in criterion.rivals for _, arm in terms)}
             found = tuple(w for w in wanted if w in arms and sides <= arms[w])
             if found:
                 criteria.append(dataclasses.replace(criterion, workloads=found))
@@ -214,7 +219,7 @@ def build(preset: str) -> Experiment:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     chosen = PRESETS[preset]
     rank = chosen.get("rank") or chosen["text"]["rank"]
-    ranks = _rank_arms(tuple(chosen.get("ranks", {}).get("ranks", ())))
+    ranks = _rank_arms(chosen.get("ranks", {}))
     workloads = _workloads(chosen, ranks)
     used = {name for workload in workloads for name in workload.arms}
     every = (*_arms(rank), *ranks, _WATCHED, *_MEASURED)

@@ -1,12 +1,13 @@
 """What DCT-AdamW and Trion are compared with: subspaces that are computed, not picked.
 
 Small readable optimizers for this comparison alone; the packages that have them want other versions
-of this environment. GaLore is tested against ``pytorch_optimizer``'s.
+of this environment. GaLore is tested against ``pytorch_optimizer``'s, LDAdam against figures of its
+released code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -47,13 +48,18 @@ class _LowRank(Optimizer):
                     continue
                 wide = p.shape[0] < p.shape[1]
                 weight, grad = (p.T, p.grad.T) if wide else (p, p.grad)
-                self._matrix_step(weight, grad, state, group)
+                self._matrix_step(weight, grad, state, group, p.shape)
         return loss
 
     def _matrix_step(
-        self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
+        self,
+        p: Tensor,
+        grad: Tensor,
+        state: dict[str, Any],
+        group: dict[str, Any],
+        shape: Sequence[int],
     ) -> None:
-        """A step of (R, C), R >= C; ``p`` shares the parameter's memory."""
+        """A step of (R, C), R >= C; ``p`` shares the memory of a parameter of ``shape``."""
         raise TypeError("use one of the classes below")
 
 
@@ -121,7 +127,12 @@ class GaLore(_LowRank):
         )  # fmt: skip
 
     def _matrix_step(
-        self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
+        self,
+        p: Tensor,
+        grad: Tensor,
+        state: dict[str, Any],
+        group: dict[str, Any],
+        shape: Sequence[int],
     ) -> None:
         if (state["step"] - 1) % group["gap"] == 0:
             _, _, Vh = torch.linalg.svd(grad, full_matrices=False)
@@ -135,17 +146,21 @@ class GaLore(_LowRank):
 class LDAdam(_LowRank):
     r"""AdamW in a subspace of one power iteration a step, moments rotated, errors fed back.
 
-    After the published method: directions from :math:`(G + E)^\top (G + E) P`, first moment rotated
-    by :math:`R = P_{old}^\top P_{new}`, second moment as the variance and the squared mean that the
-    rotation gives, and what the projection left out added to the next gradient.
+    After "LDAdam: Adaptive Optimization from Low-Dimensional Gradient Statistics", 2024,
+    arXiv:2410.16103, and its released code, whose defaults these are. With
+    :math:`A = G + E` and :math:`B = \rho \hat m P_{old}^\top + (1 - \rho) A` the new directions are
+    orthonormal columns of :math:`B^\top B P_{old}`. Moments turn by
+    :math:`R = P_{old}^\top P_{new}`, the second one as a variance and a squared mean; what
+    projection and turning lose of the step, momentum to come included, is fed back as E.
 
     Args:
         params: Parameters or groups.
         lr: Step.
-        betas: Decay of the moments.
+        betas: Decay of the moments; (0.908, 0.99).
         eps: Added to the root.
         weight_decay: Decoupled decay.
         rank: Directions kept.
+        rho: Share of the momentum in what the directions are taken from; 0.908.
         low_rank: Whether matrices are projected.
     """
 
@@ -153,49 +168,64 @@ class LDAdam(_LowRank):
         self,
         params: Any,
         lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
+        betas: tuple[float, float] = (0.908, 0.99),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         *,
         rank: int,
+        rho: float = 0.908,
         low_rank: bool = True,
     ) -> None:
         super().__init__(
             params,
             {
                 "lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay,
-                "rank": rank, "low_rank": low_rank,
+                "rank": rank, "rho": rho, "low_rank": low_rank,
             },
         )  # fmt: skip
 
     def _matrix_step(
-        self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
+        self,
+        p: Tensor,
+        grad: Tensor,
+        state: dict[str, Any],
+        group: dict[str, Any],
+        shape: Sequence[int],
     ) -> None:
         A = grad + state["error"] if "error" in state else grad
-        beta1, beta2 = group["betas"]
         if "basis" in state:
-            before = state["basis"]
-            state["basis"] = torch.linalg.qr(A.T @ (A @ before)).Q
-            R = before.T @ state["basis"]
-            t = state["step"] - 1
-            m = state["exp_avg"] / (1 - beta1**t)
-            v = state["exp_avg_sq"] / (1 - beta2**t)
-            spread = (v - m**2) @ R**2 + (m @ R) ** 2
-            state["exp_avg"] = state["exp_avg"] @ R
-            state["exp_avg_sq"] = spread.clamp_min(0) * (1 - beta2**t)
+            lost = self._turn(A, state, group)
         else:
             _, _, Vh = torch.linalg.svd(A, full_matrices=False)
             state["basis"] = Vh[: group["rank"]].T.contiguous()
+            lost = torch.zeros_like(A)
         a = A @ state["basis"]
-        state["error"] = A - a @ state["basis"].T
+        state["error"] = A - a @ state["basis"].T + lost
         _moments(a, state, group["betas"])
         update = _direction(state, group["betas"], group["eps"]) @ state["basis"].T
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(update, alpha=-group["lr"])
 
+    def _turn(self, A: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        """Choose new directions, turn the moments, and return what that loses of later steps."""
+        beta1, beta2 = group["betas"]
+        t = state["step"] - 1
+        seen1, seen2 = 1 - beta1**t, 1 - beta2**t
+        before, m, v = state["basis"], state["exp_avg"], state["exp_avg_sq"]
+        B = group["rho"] / seen1 * (m @ before.T) + (1 - group["rho"]) * A
+        basis = torch.linalg.qr(B.T @ (B @ before)).Q
+        R = before.T @ basis
+        turned = m @ R
+        spread = (v / seen2 - (m / seen1) ** 2) @ R**2 + (turned / seen1) ** 2
+        state.update(basis=basis, exp_avg=turned, exp_avg_sq=spread.abs() * seen2)
+        lost: Tensor = beta1 / (1 - beta1) * (m @ before.T - turned @ basis.T)
+        return lost
+
 
 class Dion(_LowRank):
     """Orthonormalised momentum of low rank by one power iteration a step, with error feedback.
+
+    After "Dion: Distributed Orthonormalized Updates", 2025, arXiv:2504.05295.
 
     Args:
         params: Parameters or groups.
@@ -232,7 +262,12 @@ class Dion(_LowRank):
         )  # fmt: skip
 
     def _matrix_step(
-        self, p: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]
+        self,
+        p: Tensor,
+        grad: Tensor,
+        state: dict[str, Any],
+        group: dict[str, Any],
+        shape: Sequence[int],
     ) -> None:
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(grad)
@@ -243,6 +278,6 @@ class Dion(_LowRank):
         R = B.T @ P  # (C, r)
         state["momentum"] = B - (1 - group["momentum"]) * (P @ R.T)
         state["basis"] = R / R.norm(dim=0, keepdim=True).clamp_min(1e-12)
-        rows, columns = p.shape
+        rows, columns = shape  # the parameter's: a wide one takes short steps
         p.mul_(1 - group["lr"] * group["weight_decay"])
         p.add_(P @ state["basis"].T, alpha=-group["lr"] * (rows / columns) ** 0.5)

@@ -11,33 +11,33 @@ _NOTES = (
     "Methods for matrices act on the hidden matrices; embeddings, the last layer and vectors are "
     "AdamW's. Learning rates alone are searched, three decades for every optimizer; of Trion, Dion "
     "and Muon the rate of the matrices (AdamW's part keeps 0.003).",
-    "GaLore's factor of the update is 1, so that its rates are AdamW's. GaLore, LDAdam and Dion "
-    "are re-expressed from their published updates, for this comparison alone.",
-    "Published sizes (Llama models on C4) are not decided at this scale.",
+    "GaLore's factor of the update is 1, so that its rates are AdamW's. LDAdam keeps its published "
+    "betas, 0.908 and 0.99. GaLore, LDAdam and Dion are re-expressed for this comparison alone.",
+    "The random basis is one for all seeds. Ranks are compared at one rate each, untuned.",
+    "Step times are medians of blocks in turns, two trials at a time on the machine.",
 )
+# Width, rank and blocks of the step times: one block of a transformer.
+_COST = {"blocks": 6, "width": 384, "layers": 1, "rank": 48}
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "quick": {
-        "text": {"steps": 60, "rank": 24, "arms": "few"},
-        "energy": {"steps": 40},
-        "cost": {"blocks": 5, "width": 128, "layers": 1, "rank": 16},
-        "tune_trials": 2,
-        "final_seeds": 3,
-        "trial_seconds": 1.6,
-        "notes": ("60 steps; two tuning trials an optimizer.", *_NOTES),
+        "text": {"steps": 25, "rank": 24, "arms": "few", "evals": 5},
+        "energy": {"steps": 25, "evals": 3},
+        "cost": {**_COST, "blocks": 3, "width": 96, "rank": 12},
+        "tune_trials": 4,
+        "final_seeds": 5,
+        "trial_seconds": 1.2,
+        "notes": ("25 steps; a few of the optimizers; step times of width 96.", *_NOTES),
     },
     "full": {
-        "text": {"steps": 220, "rank": 24, "arms": "all"},
-        "ranks": {"steps": 220, "ranks": [8, 48]},
-        "energy": {"steps": 220},
-        "cost": {"blocks": 15, "width": 384, "layers": 2, "rank": 48},
-        "tune_trials": 4,
-        "final_seeds": 6,
-        "trial_seconds": 8.0,
-        "notes": (
-            "220 steps of batch 16, rank 24 of 96 on all hidden matrices; six seeds.",
-            *_NOTES,
-        ),
+        "text": {"steps": 120, "rank": 24, "arms": "all", "evals": 12},
+        "ranks": {"steps": 60, "evals": 4, "dct": [8, 24, 48, 96], "trion": [8, 24, 48, 96]},
+        "energy": {"steps": 120, "evals": 12},
+        "cost": _COST,
+        "tune_trials": 8,
+        "final_seeds": 10,
+        "trial_seconds": 4.0,
+        "notes": ("120 steps of batch 16, rank 24 of 96; ranks: 60 steps.", *_NOTES),
     },
     "paper": {
         "llama": {
@@ -49,10 +49,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "batch_size": 512,
         "rank": 256,
         "steps": 30_000,
-        "cost": {"blocks": 15, "width": 384, "layers": 2, "rank": 48},
+        "cost": _COST,
         "tune_trials": 0,
         "final_seeds": 3,
         "trial_seconds": 7200.0,
-        "notes": ("Llama models on C4, context 512, global batch 512, rank 256.",),
+        "notes": (
+            "Llama models on C4, context 512, global batch 512, rank 256, 20 tokens a parameter; "
+            "configuration only.",
+        ),
     },
 }
