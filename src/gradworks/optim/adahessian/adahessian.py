@@ -255,7 +255,8 @@ class AdaHessian(CurvatureEstimates):
             with torch.enable_grad():
                 loss = closure()
         for path, tensors, settings in self._prepared():
-            if path == "foreach":
+            # torch 2.13 cannot compile means into _foreach; one at a time is as fast there
+            if path == "foreach" and not torch.compiler.is_compiling():
                 multi_tensor_adahessian(tensors, **settings)
             else:
                 single_tensor_adahessian(tensors, **settings)

@@ -129,7 +129,7 @@ def multi_tensor_adahessian(
         firsts, corrections = zip(
             *(_corrections(s, h, beta1, beta2) for s, h in zip(steps, hessian_steps)), strict=True
         )
-        if hessian_power == 1 and not torch.compiler.is_compiling():
+        if hessian_power == 1:
             torch._foreach_add_(denom, cast(list[float], [eps * c for c in corrections]))
         else:
             torch._foreach_div_(denom, cast(list[Tensor], list(corrections)))

@@ -77,7 +77,10 @@ CLAIMS = (
             "Approximate Hessians give fast global convergence on convex and non-convex problems "
             "without class parameters."
         ),
-        published="Universal global rates (abstract); figures are curves.",
+        published=(
+            "Universal global rates (abstract); figures are curves. Log-sum-exp 1000 x 1000 to "
+            "1e-8: exact 29.0 s, weighted Gauss-Newton 83.9 s (the authors' notebook)."
+        ),
         holds_when=(
             "With the approximate Hessian, f - f* falls below 1e-8 on every problem and for every "
             "seed; on log-sum-exp within 5 times the iterations of the exact Hessian; and for mu "
