@@ -7,6 +7,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 JOBS ?= 2
 SITE ?= site
+# what `make demo` reruns
+DEMO ?= adamp anyloss hessian-spectrum
 
 .PHONY: demo test lint format bench data docs site readme clean help
 
@@ -38,8 +40,8 @@ $(VENV)/.peers: $(VENV)/.dev requirements/peers-nodeps.txt
 	@$(PIP) install -c constraints.txt --no-deps -r requirements/peers-nodeps.txt
 	@touch $@
 
-demo: $(VENV)/.run  ## Rerun the papers that run (quick preset) and build the site
-	@$(BIN)/gradworks run --all --preset quick --jobs $(JOBS) --store demo.db
+demo: $(VENV)/.run  ## Rerun three papers (quick preset) and build the site; all: DEMO=--all
+	@$(BIN)/gradworks run $(DEMO) --preset quick --jobs $(JOBS) --store demo.db
 	@$(BIN)/gradworks report --out $(SITE) --store demo.db
 
 test: $(VENV)/.dev  ## The whole test-suite
