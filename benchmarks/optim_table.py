@@ -69,6 +69,11 @@ ENTRIES = (
 )
 
 
+def ordered(models: list[str]) -> list[str]:
+    """Columns, however they were asked for."""
+    return [model for model in MODELS if model in models]
+
+
 def ratio_of(found: Timing) -> str:
     """One cell."""
     if found.doubt:
@@ -79,7 +84,7 @@ def ratio_of(found: Timing) -> str:
 def measured(entry: Entry | None, path: str, against: str, options: Any, threads: int) -> list[str]:
     """A line's cells, one a model; without an entry AdamW itself."""
     cells = []
-    for model in options.models:
+    for model in ordered(options.models):
 
         def params(model: str = model) -> list[torch.nn.Parameter]:
             return parameters(model, small=options.small, device=options.device)
@@ -89,6 +94,8 @@ def measured(entry: Entry | None, path: str, against: str, options: Any, threads
             ours = stepper(torch.optim.AdamW, params(), **PATHS[path])
         else:
             chosen = {**entry.settings, **PATHS[path]}
+            if options.small and "rank" in chosen:
+                chosen["rank"] = RANK // 10
             ours = stepper(entry.make, params(), before=entry.before, **chosen)
         name = "torch.optim.AdamW" if entry is None else entry.name
         found = compare(
@@ -137,7 +144,7 @@ def main() -> None:
             cells = measured(entry, path, against, arguments, threads)
             name = "`torch.optim.AdamW`" if entry is None else f"`{entry.name}`"
             lines.append(f"| {' | '.join([name, path, f'AdamW {against}', *cells])} |")
-        models = [model for model in MODELS if model in arguments.models]
+        models = ordered(arguments.models)
         print(f"\n| optimizer | path | against | {' | '.join(models)} |")
         print("| --- " * (3 + len(models)) + "|")
         print("\n".join(lines), flush=True)

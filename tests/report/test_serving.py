@@ -72,7 +72,11 @@ def test_ctrl_c_ends_the_server(built: Path) -> None:
     code = "import sys; from gradworks.report import site; site.serve(sys.argv[1], 0)"
     code = code.replace("sys.argv[1]", "__import__('pathlib').Path(sys.argv[1])")
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(built)], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(built)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs ignore it, and so would their children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     line = process.stderr.readline()
