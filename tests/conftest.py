@@ -5,14 +5,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
 from hypothesis import settings
-
-# torch's compiler imports setuptools, which warns if some test has imported distutils before it
-with contextlib.suppress(ImportError):
-    import setuptools  # noqa: F401
 
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None, max_examples=300)

@@ -237,6 +237,24 @@ def test_nothing_without_a_gradient(line: Line) -> None:
     assert list(optimizer.state) == [params[0]]
 
 
+@on_eager_paths
+def test_gradients_that_come_and_go(line: Line, path: str) -> None:
+    """Each parameter is stepped as it would be alone, whenever the others have gradients."""
+    for variant in line.variants:
+        together, apart = parameters(), parameters()
+        optimizer = line.on(together, **{**variant, **PATHS[path]})
+        alone = [line.on([p], **{**variant, **PATHS["single"]}) for p in apart]
+        for step in range(6):
+            set_gradients(together, step)
+            for i, (p, q) in enumerate(zip(together, apart)):
+                p.grad = None if (i + step) % 3 == 0 else p.grad
+                q.grad = None if p.grad is None else p.grad.clone()
+                if q.grad is not None:
+                    line.step(alone[i])
+            line.step(optimizer)
+        assert_near(values(together), values(apart))
+
+
 @lines
 @pytest.mark.parametrize("to_none", [True, False])
 def test_zero_grad(line: Line, to_none: bool) -> None:

@@ -22,7 +22,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of the two processes saved."""
     folder = tmp_path_factory.mktemp("gloo")
     command = [sys.executable, "-W", "ignore", str(SCRIPT)]
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    found = [str(SCRIPT.parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(found), "OMP_NUM_THREADS": "1"}
     workers = [
         subprocess.Popen(
             [*command, str(rank), str(folder / "store"), str(folder / "out")],

