@@ -260,6 +260,7 @@ RESUMED = {
     "nadam": {},
     "adafactor": {},
     "lbfgs": {"max_iter": 3},
+    "adahessian": {"update_each": 2},
 }
 
 
@@ -436,6 +437,52 @@ def test_an_optimizer_whose_step_takes_no_closure_works() -> None:
     training.train(ours)
     training.train(torchs)
     assert ours.results["test"]["mse"] == pytest.approx(torchs.results["test"]["mse"], rel=1e-4)
+
+
+class Asks(torch.optim.SGD):
+    """Wants the loss with its graph, as optimizers with curvature do."""
+
+    given: list[tuple[float, bool]] = []
+
+    @property
+    def needs_hessian(self) -> bool:
+        return False
+
+    def estimate(self, loss: torch.Tensor) -> None:
+        Asks.given.append(
+            (float(loss.detach()), all(p.grad is None for p in self.param_groups[0]["params"]))
+        )
+        loss.backward()
+
+
+class HalfAsks(torch.optim.SGD):
+    """Has an ``estimate`` of another meaning."""
+
+    def estimate(self) -> float:
+        raise ValueError("not that one")
+
+
+def test_an_optimizer_that_asks_for_the_loss_is_given_it() -> None:
+    Asks.given.clear()
+    asks, plain = trial(f"{HERE}:Asks", steps=20), trial("sgd", steps=20)
+    for made in (asks, plain):
+        training.train(made)
+    assert len(Asks.given) == 20
+    assert all(clean for _, clean in Asks.given)  # in place of backward, not after it
+    assert asks.results == plain.results
+
+
+def test_an_estimate_of_another_meaning_is_left_alone() -> None:
+    half, plain = trial(f"{HERE}:HalfAsks", steps=20), trial("sgd", steps=20)
+    for made in (half, plain):
+        training.train(made)
+    assert half.results == plain.results
+
+
+def test_adahessian_is_trained_with_its_estimates() -> None:
+    made = trial("adahessian", lr=0.15)
+    training.train(made)
+    assert made.results["test"]["mse"] < 0.05 < made.curves["valid"]["mse"][0][1]
 
 
 @pytest.mark.parametrize("method", ["adamw", "sgd", "adamp", "sgdp", "adam"])

@@ -1,57 +1,21 @@
-"""AdaHessian: the authors' steps, closed forms, and each way to learn the curvature."""
+"""AdaHessian: the authors' steps, closed forms, averaging, refreshes, accumulation and state."""
 
 from __future__ import annotations
 
 import copy
 import gc
 import io
-import json
-from pathlib import Path
-from typing import Any
+import weakref
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.optim.adahessian_cases import ARGUMENTS, NAMES, STEPS, Net, f64, probe
 from torch import Tensor, nn
 
 from gradworks.optim import AdaHessian
 from gradworks.optim.adahessian.averaging import smoothed
-
-FOLDER = Path(__file__).parents[1] / "golden/adahessian"
-STEPS = dict(np.load(FOLDER / "steps.npz"))
-META = json.loads((FOLDER / "steps_meta.json").read_text())
-NAMES = ("conv", "cb", "w1", "b1", "w2", "b2")
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "power_wd": META["cases"]["power_wd"],
-    "rowavg": {"lr": 0.1, "averaging": "row"},
-    "block": {"lr": 0.1, "averaging": {4: 3}},
-}
-
-
-def f64(values: Any) -> Tensor:
-    return torch.tensor(np.asarray(values), dtype=torch.float64)
-
-
-class Net(nn.Module):
-    """The net of the golden file."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in NAMES:
-            setattr(self, name, nn.Parameter(f64(STEPS[f"{name}_init"])))
-
-    def loss(self) -> Tensor:
-        x = torch.tanh(F.conv2d(f64(STEPS["X"]), self.conv, self.cb))
-        x = torch.tanh(F.linear(F.avg_pool2d(x, 2).flatten(1), self.w1, self.b1))
-        return F.cross_entropy(F.linear(x, self.w2, self.b2), torch.tensor(STEPS["y"]).long())
-
-
-def probe(t: int) -> list[Tensor]:
-    return [f64(STEPS[f"z_{name}"][t]) for name in NAMES]
 
 
 @pytest.mark.filterwarnings("ignore:Using backward")
@@ -280,7 +244,7 @@ def test_no_graph_is_left_behind(way: str) -> None:
     gc.disable()
     try:
         counts = []
-        for _ in range(50):
+        for step in range(50):
             opt.zero_grad()
             if way == "estimate":
                 opt.estimate(net.loss())
@@ -289,10 +253,27 @@ def test_no_graph_is_left_behind(way: str) -> None:
             else:
                 opt.estimate_from(net.loss)
             opt.step()
-            counts.append(count())
+            if step in (5, 20, 35, 49):
+                counts.append(count())
     finally:
         gc.enable()
-    assert len(set(counts[5:])) == 1, counts
+    assert len(set(counts)) == 1, counts
+
+
+@pytest.mark.parametrize("way", ["estimate", "backward"])
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_a_dropped_network_is_freed_without_zero_grad(way: str) -> None:
+    net = Net()
+    opt = AdaHessian(net.parameters())
+    if way == "estimate":
+        opt.estimate(net.loss())
+    else:
+        net.loss().backward(create_graph=True)
+    opt.step()
+    last = weakref.ref(net.w1)
+    del net, opt
+    gc.collect()
+    assert last() is None  # a graph on .grad would hold the weight, and the weight its .grad
 
 
 def test_resume_is_bit_for_bit_with_the_generator() -> None:
@@ -337,237 +318,3 @@ def test_state_of_half_parameters_keeps_its_counts() -> None:
     other.load_state_dict(opt.state_dict())
     (state,) = other.state.values()
     assert (state["hessian_step"], float(state["step"])) == (1001, 1001.0)
-
-
-# ---------------------------------------------------------------- differences
-
-
-def test_differences_are_the_product() -> None:
-    net, other = Net(), Net()
-    exact = AdaHessian(net.parameters(), generator=torch.Generator().manual_seed(0))
-    near = AdaHessian(other.parameters(), generator=torch.Generator().manual_seed(0))
-    exact.estimate(net.loss())
-    loss = near.estimate_from(other.loss, h=1e-6)
-    assert float(loss) == float(net.loss().detach())
-    for p, q in zip(net.parameters(), other.parameters()):
-        assert torch.equal(p, q)  # the weights are what they were
-        torch.testing.assert_close(q.grad, p.grad)
-        torch.testing.assert_close(near._pending[q], exact._pending[p], rtol=1e-3, atol=1e-5)
-
-
-def test_differences_see_the_same_dropout_and_leave_running_statistics() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
-    model.double()
-    twin = copy.deepcopy(model)
-    x = torch.randn(16, 3, dtype=torch.float64)
-    opt = AdaHessian(model.parameters(), generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(5)
-    opt.estimate_from(lambda: model(x).square().mean(), module=model, h=1e-5)
-    after = torch.get_rng_state()
-    torch.manual_seed(5)
-    exact = AdaHessian(twin.parameters(), generator=torch.Generator().manual_seed(0))
-    exact.estimate(twin(x).square().mean())
-    assert torch.equal(after, torch.get_rng_state())  # one pass's worth of numbers was drawn
-    for b, c in zip(model.buffers(), twin.buffers()):
-        assert torch.equal(b, c)
-    for p, q in zip(model.parameters(), twin.parameters()):
-        torch.testing.assert_close(opt._pending[p], exact._pending[q], rtol=0.05, atol=1e-3)
-
-
-def test_differences_survive_an_exception() -> None:
-    w = nn.Parameter(f64([1.0]))
-    w.grad = f64([7.0])
-    calls: list[int] = []
-
-    def closure() -> Tensor:
-        calls.append(0)
-        if len(calls) == 2:
-            raise ValueError("data")
-        return (w**4).sum()
-
-    opt = AdaHessian([w])
-    with pytest.raises(ValueError, match="data"):
-        opt.estimate_from(closure)
-    assert float(w.detach()) == 1.0
-
-
-def test_what_differences_refuse() -> None:
-    w = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
-    with pytest.raises(RuntimeError, match="needs float32 parameters"):
-        AdaHessian([w]).estimate_from(lambda: (w**2).sum())
-    v = nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match="h must be above 0"):
-        AdaHessian([v]).estimate_from(lambda: (v**2).sum(), h=0.0)
-
-
-# ---------------------------------------------------------------- loss scaling
-
-
-class Scaler(torch.amp.GradScaler):
-    """A scaler that works on CPU."""
-
-    def __init__(self) -> None:
-        super().__init__("cpu", init_scale=1024.0)
-
-
-@pytest.mark.filterwarnings("ignore:Using backward")
-def test_scaled_losses_must_be_unscaled() -> None:
-    net, plain = Net(), Net()
-    opt = AdaHessian(net.parameters(), generator=torch.Generator().manual_seed(0))
-    want = AdaHessian(plain.parameters(), generator=torch.Generator().manual_seed(0))
-    scaler = Scaler()
-    scaler.scale(net.loss()).backward(create_graph=True)
-    opt.unscale_hessian_(scaler.get_scale())
-    scaler.step(opt)
-    scaler.update()
-    want.estimate(plain.loss())
-    want.step()
-    for p, q in zip(net.parameters(), plain.parameters()):
-        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-11)
-    opt.zero_grad()
-    scaler.scale(net.loss()).backward(create_graph=True)
-    with pytest.raises(RuntimeError, match="unscale_hessian_"):
-        scaler.step(opt)
-    opt.zero_grad()
-    other = Scaler()
-    other.scale(torch.ones(()))
-    opt.estimate(net.loss())
-    with pytest.raises(RuntimeError, match="takes the unscaled loss"):
-        other.step(opt)
-
-
-def test_infinite_gradients_skip_the_step() -> None:
-    w = nn.Parameter(torch.ones(2))
-    opt = AdaHessian([w])
-    scaler = Scaler()
-    scaler.scale(torch.ones(()))
-    w.grad = torch.full((2,), float("inf"))
-    opt.set_hessian([torch.ones(2)])
-    scaler.step(opt)
-    assert torch.equal(w.detach(), torch.ones(2))
-    assert not opt.state[w]
-
-
-# ---------------------------------------------------------------- refusals and peers
-
-
-def test_linear_losses() -> None:
-    a, b = nn.Parameter(f64([1.0])), nn.Parameter(f64([[1.0]]))
-    opt = AdaHessian([a, b])
-    with pytest.raises(RuntimeError, match=r"parameter 1 of shape \(1, 1\).*linear in it"):
-        opt.estimate((a**2).sum() + b.sum())
-    allowed = AdaHessian([a, b], zero_curvature="allow", lr=1e-6)
-    allowed.estimate((a**2).sum() + b.sum())
-    assert float(allowed._pending[b]) == 0
-    allowed.step()
-    only = AdaHessian([b], zero_curvature="allow", lr=1e-6)
-    b.grad = None
-    only.estimate(b.sum())
-    only.step()
-
-
-def test_an_unused_parameter_is_left_alone() -> None:
-    a, b = nn.Parameter(f64([1.0])), nn.Parameter(f64([1.0]))
-    opt = AdaHessian([a, b])
-    opt.estimate((a**2).sum())
-    opt.step()
-    assert float(b.detach()) == 1.0
-    assert b.grad is None
-
-
-def test_operations_without_a_second_derivative_get_advice() -> None:
-    class Once(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx: Any, g: Tensor) -> Tensor:
-            return g * 2
-
-    w = nn.Parameter(f64([1.0]))
-    with pytest.raises(RuntimeError, match=r"hides its second derivative \(estimate_from"):
-        AdaHessian([w]).estimate((Once.apply(w) ** 2).sum())
-    x = nn.Parameter(torch.randn(1, 2, 4, 8, generator=torch.Generator().manual_seed(0)))
-    with pytest.raises(RuntimeError, match=r"sdpa_kernel.*estimate_from"):
-        AdaHessian([x]).estimate(F.scaled_dot_product_attention(x, x, x).square().sum())
-    near = AdaHessian([x])
-    near.estimate_from(lambda: F.scaled_dot_product_attention(x, x, x).square().sum())
-    near.step()
-
-
-BAD = (
-    ({"lr": -1.0}, ValueError, "lr must be at least 0"),
-    ({"eps": -1e-4}, ValueError, "eps must be at least 0"),
-    ({"betas": (1.0, 0.9)}, ValueError, "betas[0]"),
-    ({"weight_decay": -1.0}, ValueError, "weight_decay must be at least 0"),
-    ({"hessian_power": 1.1}, ValueError, "hessian_power must be in [0, 1]"),
-    ({"hessian_power": "1"}, TypeError, "hessian_power must be a number"),
-    ({"update_each": 0}, ValueError, "update_each must be at least 1"),
-    ({"update_each": 1.5}, TypeError, "update_each must be an integer"),
-    ({"n_samples": 0}, ValueError, "n_samples must be at least 1"),
-    ({"n_samples": True}, TypeError, "n_samples must be an integer"),
-    ({"averaging": "kernel"}, ValueError, "averaging must be one of spatial, row, none"),
-    ({"averaging": 3}, TypeError, "averaging must be a name or a mapping"),
-    ({"averaging": {2: 0}}, ValueError, "block sizes of at least 1"),
-    ({"averaging": {2: 1.0}}, TypeError, "integers to integers"),
-    ({"averaging": {2: 4}}, ValueError, "blocks of 4 does not divide a parameter of shape (2, 3)"),
-    ({"zero_curvature": "skip"}, ValueError, "zero_curvature must be 'raise' or 'allow'"),
-    ({"process_group": 3}, TypeError, "process_group must be a ProcessGroup or None"),
-    ({"generator": 3}, TypeError, "generator must be a torch.Generator"),
-    ({"foreach": 1}, TypeError, "foreach must be True, False or None"),
-    ({"maximize": 1}, TypeError, "maximize must be True or False"),
-)
-
-
-@pytest.mark.parametrize(("arguments", "error", "fragment"), BAD)
-def test_bad_arguments(arguments: Any, error: type[Exception], fragment: str) -> None:
-    with pytest.raises(error) as caught:
-        AdaHessian([nn.Parameter(torch.ones(2, 3))], **arguments)
-    assert fragment in str(caught.value)
-
-
-def test_bad_calls() -> None:
-    w = nn.Parameter(torch.ones(2))
-    opt = AdaHessian([w])
-    with pytest.raises(RuntimeError, match="must be a scalar"):
-        opt.estimate(w * 2)
-    with pytest.raises(RuntimeError, match="no graph"):
-        opt.estimate(torch.ones(()))
-    with pytest.raises(TypeError, match="loss must be a tensor"):
-        opt.estimate(3.0)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="vectors must be 1 tensors, got 2"):
-        opt.estimate((w**2).sum(), vectors=[w, w])
-    with pytest.raises(ValueError, match=r"vectors\[0\] must have shape \(2,\)"):
-        opt.estimate((w**2).sum(), vectors=[torch.ones(3)])
-    w.grad = torch.ones(2)
-    with pytest.raises(ValueError, match=r"diagonals\[0\] must have shape"):
-        opt.set_hessian([torch.ones(3)])
-    with pytest.raises(TypeError, match=r"diagonals\[0\] must be a tensor"):
-        opt.set_hessian([3.0])  # type: ignore[list-item]
-    with pytest.raises(RuntimeError, match="due and the gradients have no graph"):
-        opt.step()
-    with pytest.raises(RuntimeError, match="due and the gradients have no graph"):
-        opt.unscale_hessian_(2.0)
-    with pytest.raises(RuntimeError, match="complex"):
-        AdaHessian([nn.Parameter(torch.ones(2, dtype=torch.complex64))])
-
-
-@pytest.mark.parametrize("power", [1.0, 0.5])
-def test_the_arithmetic_of_a_peer(power: float) -> None:
-    peer = pytest.importorskip("pytorch_optimizer", reason="peer pytorch_optimizer not installed")
-    g = torch.Generator().manual_seed(0)
-    start = torch.randn(4, 3, generator=g, dtype=torch.float64)
-    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    opt = AdaHessian([ours], lr=0.1, eps=1e-3, hessian_power=power, averaging="none")
-    other = peer.AdaHessian([theirs], lr=0.1, eps=1e-3, hessian_power=power, weight_decay=0.0)
-    for _ in range(5):
-        grad = torch.randn(4, 3, generator=g, dtype=torch.float64)
-        D = torch.randn(4, 3, generator=g, dtype=torch.float64)
-        ours.grad, theirs.grad = grad.clone(), grad.clone()
-        opt.set_hessian([D])
-        opt.step()
-        other.step(hessian=[D.abs().clone()])
-        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)

@@ -56,6 +56,7 @@ def test_a_path_resumes_with_its_probes() -> None:
     assert other.results != whole.results
 
 
+@pytest.mark.slow
 def test_training_estimates_with_the_trials_own_probes() -> None:
     workload, arms = parts("quick", "digits")
     results = []
@@ -92,6 +93,29 @@ def test_the_published_scale_says_what_it_needs() -> None:
     workload, arms = parts("paper", "resnet20")
     with pytest.raises(MissingData, match=r"ResNet-20 for 160 epochs.*GPU of 8 GB"):
         cifar(Trial.offline(workload, arms["published-adam"]))
+
+
+def test_curves_by_time_end_when_the_training_did() -> None:
+    def run(arm: str, seed: int, seconds: float) -> dict[str, Any]:
+        found = {"workload": "digits", "arm": arm, "seed": seed, "seconds": seconds}
+        return {**found, "status": "done", "metrics": {"test": {"error": 0.1}}}
+
+    grid = {"step": [0, 10, 20], "mean": [0.9, 0.5, 0.1], "lo": [0.9] * 3, "hi": [0.9] * 3}
+    names = ("adahessian", "adamw")
+    document = {
+        "arms": [{"name": name, "label": name} for name in names],
+        "workloads": [{"name": "digits", "label": "digits"}],
+        "studies": [],
+        "finals": [run("adahessian", s, 4.0 + 2 * s) for s in (0, 1)] + [run("adamw", 0, 1.0)],
+        "curves": [
+            {"workload": "digits", "arm": a, "split": "valid", "metric": "error", **grid}
+            for a in names
+        ],
+    }
+    drawn = {figure.id: figure for figure in figures(Result({"format": 1, **document}))}
+    ours, theirs = drawn["time-digits"].series
+    assert [list(s.x) for s in (ours, theirs)] == [[0, 2.5, 5.0], [0, 0.5, 1.0]]
+    assert list(ours.y) == grid["mean"]
 
 
 def test_figures_of_an_empty_result_are_left_out() -> None:

@@ -86,7 +86,7 @@ class AdaHessian(CurvatureEstimates):
         A gradient or product with NaN or infinity is stepped with, as in ``torch.optim``.
 
         State: two tensors like the parameter. A checkpoint between ``estimate`` and ``step`` loses
-        the estimate.
+        the estimate. Copies and pickles have a generator of their own and no ``process_group``.
 
     Example:
         >>> import torch
@@ -189,7 +189,7 @@ class AdaHessian(CurvatureEstimates):
             "_n_samples": self._n_samples,
             "_zero_curvature": self._zero_curvature,
             "_generator_state": generator,
-            "_generator_device": None if self._generator is None else self._generator.device.type,
+            "_generator_device": None if self._generator is None else str(self._generator.device),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

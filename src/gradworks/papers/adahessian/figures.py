@@ -13,6 +13,7 @@ __all__ = ["figures"]
 
 _TUNED = {"adahessian": "AdaHessian", "adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 _PATHS = {"path-adahessian": "AdaHessian", "path-adam": "Adam", "path-sgd": "SGD"}
+_WHAT = {"error": "validation error", "nats": "validation cross-entropy (nats)"}
 _MINIMA = {"rosenbrock": (1.0, 1.0), "rastrigin": (0.0, 0.0)}
 
 
@@ -26,7 +27,8 @@ def figures(result: Result) -> list[Figure]:
         Errors, robustness to the learning rate, curves, ablations and paths.
     """
     drawn = [_errors(result), *(_robustness(result, name) for name in ("digits", "resnet"))]
-    drawn += [_curve(result, "digits", "error"), _curve(result, "text", "nats")]
+    for workload, metric in (("digits", "error"), ("text", "nats")):
+        drawn += [_curve(result, workload, metric), _by_time(result, workload, metric)]
     drawn += [_ablations(result), *(_path(result, name) for name in _MINIMA)]
     return [figure for figure in drawn if figure.series]
 
@@ -94,7 +96,6 @@ def _curve(result: Result, workload: str, metric: str) -> Figure:
             series.append(
                 Series(name=label, x=curve["step"], y=curve["mean"], lo=curve["lo"], hi=curve["hi"])
             )
-    what = "validation error" if metric == "error" else "validation cross-entropy (nats)"
     return Figure(
         id=f"curve-{workload}",
         title="By step, learning rates tuned alike",
@@ -103,7 +104,33 @@ def _curve(result: Result, workload: str, metric: str) -> Figure:
             "one of the others: see the claim about cost."
         ),
         x_label="step",
-        y_label=what,
+        y_label=_WHAT[metric],
+        series=tuple(series),
+    )
+
+
+def _by_time(result: Result, workload: str, metric: str) -> Figure:
+    """The same by training time: steps times what one took, mean over seeds."""
+    series = []
+    for arm, label in _TUNED.items():
+        curve = result.curve(workload, arm, "valid", metric)
+        times = [
+            run["seconds"]
+            for run in result.document["finals"]
+            if (run["workload"], run["arm"]) == (workload, arm) and run["seconds"] is not None
+        ]
+        if curve is not None and times:
+            each = sum(times) / len(times) / max(curve["step"][-1], 1)
+            series.append(Series(name=label, x=[each * s for s in curve["step"]], y=curve["mean"]))
+    return Figure(
+        id=f"time-{workload}",
+        title="By training time, learning rates tuned alike",
+        caption=(
+            "The same curves over seconds of training on one thread, evaluation not counted; equal "
+            "numbers of steps, so that the curves end at different times."
+        ),
+        x_label="training time (s)",
+        y_label=_WHAT[metric],
         series=tuple(series),
     )
 
