@@ -150,6 +150,28 @@ def test_an_unused_parameter_is_left_alone() -> None:
     assert b.grad is None
 
 
+def test_an_estimate_for_some_is_none_for_the_others() -> None:
+    a, b = nn.Parameter(f64([1.0])), nn.Parameter(f64([1.0]))
+    opt = AdaHessian([a, b])
+    a.grad = f64([1.0])
+    opt.set_hessian([f64([2.0])])
+    b.grad = f64([1.0])  # a gradient that came after the diagonals
+    with pytest.raises(RuntimeError, match=r"shape \(1,\) and there is none, though"):
+        opt.step()
+    assert float(a.detach()) == float(b.detach()) == 1.0
+
+
+def test_given_diagonals_stay_the_callers() -> None:
+    w = nn.Parameter(f64([1.0]))
+    opt = AdaHessian([w])
+    given = f64([2.0])
+    w.grad = f64([1.0])
+    opt.set_hessian([given])
+    opt.estimate((w**2).sum())
+    assert float(given) == 2.0
+    assert float(opt._pending[w]) == 4.0
+
+
 def test_operations_without_a_second_derivative_get_advice() -> None:
     class Once(torch.autograd.Function):
         @staticmethod

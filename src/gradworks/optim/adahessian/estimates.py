@@ -84,7 +84,8 @@ class CurvatureEstimates(CheckedOptimizer):
     def _add(self, params: Sequence[Tensor], products: Sequence[Tensor]) -> None:
         for p, found in zip(params, products):
             before = self._pending.get(p)
-            self._pending[p] = found.detach() if before is None else before.add_(found.detach())
+            # a new tensor: what set_hessian was given is the caller's
+            self._pending[p] = found.detach() if before is None else before + found.detach()
 
     def estimate(
         self, loss: Tensor, *, vectors: Sequence[Tensor] | None = None, retain_graph: bool = False
@@ -282,7 +283,7 @@ class CurvatureEstimates(CheckedOptimizer):
 
         Raises:
             RuntimeError: If an estimate is due and there is none, nor a graph to make it from.
-        """  # noqa: DOC502
+        """
         due = {
             p: self._due(group, p)
             for group in self.param_groups
@@ -301,6 +302,12 @@ class CurvatureEstimates(CheckedOptimizer):
                         p.grad = p.grad.detach()
             if self._unscale():
                 return [None] * len(self.param_groups)
+            for p, wanted in due.items():
+                if wanted and not still and p not in self._pending:
+                    raise RuntimeError(
+                        f"an estimate of the curvature is due for a parameter of shape "
+                        f"{tuple(p.shape)} and there is none, though there are others: {_ASK}"
+                    )
             return [
                 [
                     local(self._pending[p], p) if due[p] and p in self._pending else None

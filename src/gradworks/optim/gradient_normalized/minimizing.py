@@ -70,7 +70,7 @@ class GNSResult:
 
 
 class _Objective:
-    """Value and gradient of ``fun``, counted; the last graph is kept for the exact Hessian."""
+    """Value and gradient of ``fun``, counted. The exact Hessian evaluates once more, uncounted."""
 
     def __init__(self, fun: Fun, hessian: HessianSpec, solver: Solver) -> None:
         self._fun, self._hessian, self._solver = fun, hessian, solver

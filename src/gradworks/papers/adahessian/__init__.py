@@ -7,12 +7,11 @@ run.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gradworks.bench.claims import Claim, Criterion
 from gradworks.bench.experiment import Arm, Experiment, Knob, Workload
+from gradworks.papers._deciding import decidable
 from gradworks.papers.adahessian.claims import CARD, CLAIMS
 from gradworks.papers.adahessian.figures import figures
 from gradworks.papers.adahessian.presets import PRESETS
@@ -178,24 +177,6 @@ def _workloads(chosen: Mapping[str, Any]) -> tuple[Workload, ...]:
     return tuple(made)
 
 
-def _claims(workloads: tuple[Workload, ...]) -> tuple[Claim, ...]:
-    """The claims, with the criteria that these workloads can decide."""
-    arms = {w.name: set(w.arms) for w in workloads}
-    cifar = tuple(w.name for w in workloads if w.trial.endswith(":cifar"))
-    made = []
-    for claim in CLAIMS:
-        criteria: list[Criterion] = []
-        for criterion in claim.criteria:
-            wanted = cifar if cifar and criterion.metric == "error" else criterion.workloads
-            sides = {criterion.arm, criterion.baseline or criterion.arm}
-            found = tuple(w for w in wanted if w in arms and sides <= arms[w])
-            if found:
-                criteria.append(dataclasses.replace(criterion, workloads=found))
-        if criteria:
-            made.append(dataclasses.replace(claim, criteria=tuple(criteria)))
-    return tuple(made)
-
-
 def build(preset: str) -> Experiment:
     """Return the experiment of a preset.
 
@@ -213,6 +194,7 @@ def build(preset: str) -> Experiment:
         raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
     chosen = PRESETS[preset]
     workloads = _workloads(chosen)
+    cifar = [w.name for w in workloads if w.trial.endswith(":cifar")]
     used = {name for workload in workloads for name in workload.arms}
     every = (*TUNED, *PUBLISHED, *ABLATIONS, *GALLERY, *COST)
     return Experiment(
@@ -220,7 +202,7 @@ def build(preset: str) -> Experiment:
         preset=preset,
         workloads=workloads,
         arms=tuple(arm for arm in every if arm.name in used),
-        claims=_claims(workloads),
+        claims=decidable(CLAIMS, workloads, instead={"error": cifar} if cifar else None),
         tune_trials=chosen["tune_trials"],
         final_seeds=chosen["final_seeds"],
         trial_seconds=chosen["trial_seconds"],

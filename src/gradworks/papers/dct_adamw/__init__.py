@@ -6,12 +6,11 @@ captures; step times and bytes of state. The criteria were fixed before the firs
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gradworks.bench.claims import Claim, Criterion
 from gradworks.bench.experiment import Arm, Experiment, Knob, Workload
+from gradworks.papers._deciding import decidable
 from gradworks.papers.dct_adamw.claims import CARD, CLAIMS
 from gradworks.papers.dct_adamw.figures import figures
 from gradworks.papers.dct_adamw.presets import PRESETS
@@ -184,24 +183,6 @@ def _workloads(chosen: Mapping[str, Any], ranks: tuple[Arm, ...]) -> tuple[Workl
     return tuple(made)
 
 
-def _claims(workloads: tuple[Workload, ...]) -> tuple[Claim, ...]:
-    """The claims, with the criteria that these workloads can decide."""
-    arms = {w.name: set(w.arms) for w in workloads}
-    llama = tuple(w.name for w in workloads if w.trial.endswith(":llama"))
-    made = []
-    for claim in CLAIMS:
-        criteria: list[Criterion] = []
-        for criterion in claim.criteria:
-            wanted = llama if llama and criterion.metric == "nats" else criterion.workloads
-            sides = {criterion.arm, *(arm for terms in criterion.rivals for _, arm in terms)}
-            found = tuple(w for w in wanted if w in arms and sides <= arms[w])
-            if found:
-                criteria.append(dataclasses.replace(criterion, workloads=found))
-        if criteria:
-            made.append(dataclasses.replace(claim, criteria=tuple(criteria)))
-    return tuple(made)
-
-
 def build(preset: str) -> Experiment:
     """Return the experiment of a preset.
 
@@ -221,6 +202,7 @@ def build(preset: str) -> Experiment:
     rank = chosen.get("rank") or chosen["text"]["rank"]
     ranks = _rank_arms(chosen.get("ranks", {}))
     workloads = _workloads(chosen, ranks)
+    llama = [w.name for w in workloads if w.trial.endswith(":llama")]
     used = {name for workload in workloads for name in workload.arms}
     every = (*_arms(rank), *ranks, _WATCHED, *_MEASURED)
     return Experiment(
@@ -228,7 +210,7 @@ def build(preset: str) -> Experiment:
         preset=preset,
         workloads=workloads,
         arms=tuple(arm for arm in every if arm.name in used),
-        claims=_claims(workloads),
+        claims=decidable(CLAIMS, workloads, instead={"nats": llama} if llama else None),
         tune_trials=chosen["tune_trials"],
         final_seeds=chosen["final_seeds"],
         trial_seconds=chosen["trial_seconds"],

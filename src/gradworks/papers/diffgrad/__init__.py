@@ -7,12 +7,12 @@ does. The criteria were fixed before the first run.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gradworks.bench.claims import Claim, Criterion
+from gradworks.bench.claims import Claim
 from gradworks.bench.experiment import Arm, Experiment, Knob, Workload
+from gradworks.papers._deciding import decidable
 from gradworks.papers.diffgrad.claims import ACTIVATIONS, CARD, CLAIMS, FUNCTIONS, RIVALS
 from gradworks.papers.diffgrad.figures import figures
 from gradworks.papers.diffgrad.presets import PRESETS
@@ -162,26 +162,13 @@ def _cifar(name: str, size: Mapping[str, Any], epochs: int, drop: Mapping[str, i
     )
 
 
-def _claims(workloads: tuple[Workload, ...], published: bool) -> tuple[Claim, ...]:
-    """The claims with the criteria that a preset can decide.
-
-    At the published scale, test errors are those of CIFAR.
-    """
-    arms = {w.name: w.arms for w in workloads}
-    cifar = tuple(name for name in arms if name.startswith("cifar"))
-    made = []
-    for claim in CLAIMS:
-        criteria: list[Criterion] = []
-        for criterion in claim.criteria:
-            wanted = cifar if published and criterion.metric == "error" else criterion.workloads
-            sides = {criterion.arm, criterion.baseline or criterion.arm}
-            found = tuple(w for w in wanted if w in arms and sides <= set(arms[w]))
-            known = {(c.arm, c.baseline, c.metric, c.workloads) for c in criteria}
-            if found and (criterion.arm, criterion.baseline, criterion.metric, found) not in known:
-                criteria.append(dataclasses.replace(criterion, workloads=found))
-        if claim.id != "activations" or not published:
-            made.append(dataclasses.replace(claim, criteria=tuple(criteria)))
-    return tuple(claim for claim in made if claim.criteria)
+def _claims(workloads: tuple[Workload, ...], preset: str) -> tuple[Claim, ...]:
+    """The claims that a preset can decide; at the published scale test errors are CIFAR's."""
+    if preset != "paper":
+        return decidable(CLAIMS, workloads)
+    cifar = [w.name for w in workloads if w.name.startswith("cifar")]
+    claims = [claim for claim in CLAIMS if claim.id != "activations"]
+    return decidable(claims, workloads, instead={"error": cifar})
 
 
 def build(preset: str) -> Experiment:
@@ -216,7 +203,7 @@ def build(preset: str) -> Experiment:
         preset=preset,
         workloads=workloads,
         arms=tuple(arm for arm in (*TUNED, *CURVES, *SCALED) if arm.name in used),
-        claims=_claims(workloads, preset == "paper"),
+        claims=_claims(workloads, preset),
         tune_trials=chosen["tune_trials"],
         final_seeds=chosen["final_seeds"],
         trial_seconds=chosen["trial_seconds"],

@@ -6,12 +6,11 @@ Hessian, with the paper's approximation and with none. The criteria were fixed b
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gradworks.bench.claims import Claim
 from gradworks.bench.experiment import Arm, Experiment, Workload
+from gradworks.papers._deciding import decidable
 from gradworks.papers.gradient_normalized.claims import ARM, CARD, CLAIMS
 from gradworks.papers.gradient_normalized.figures import figures
 from gradworks.papers.gradient_normalized.presets import PRESETS
@@ -71,21 +70,6 @@ def _workloads(chosen: Mapping[str, Any]) -> tuple[Workload, ...]:
     return tuple(made)
 
 
-def _claims(workloads: tuple[Workload, ...]) -> tuple[Claim, ...]:
-    """The claims, on the problems that are there."""
-    names = {w.name for w in workloads}
-    made = []
-    for claim in CLAIMS:
-        criteria = tuple(
-            dataclasses.replace(c, workloads=tuple(w for w in c.workloads if w in names))
-            for c in claim.criteria
-            if names & set(c.workloads)
-        )
-        if criteria:
-            made.append(dataclasses.replace(claim, criteria=criteria))
-    return tuple(made)
-
-
 def build(preset: str) -> Experiment:
     """Return the experiment of a preset.
 
@@ -107,7 +91,7 @@ def build(preset: str) -> Experiment:
         preset=preset,
         workloads=workloads,
         arms=ARMS,
-        claims=_claims(workloads),
+        claims=decidable(CLAIMS, workloads),
         final_seeds=chosen["final_seeds"],
         trial_seconds=chosen["trial_seconds"],
         notes=tuple(chosen["notes"]),
