@@ -28,7 +28,16 @@ from gradworks.solvers.matrix_sensing.result import SensingResult
 
 __all__ = ["MatrixSensing"]
 
+RISE = 1.001  # of the residual from one step to the next that is no rounding
+ROUNDING = 1e-20  # relative squared residuals below this are
 HALVINGS = 20  # of a step size that was chosen here and turned out too large
+
+
+def _settled(residuals: torch.Tensor) -> bool:
+    """Whether a run has come down: too large a step may leave it bouncing without an explosion."""
+    tail = residuals[len(residuals) // 2 :]
+    rises = tail[1:] > tail[:-1] * RISE
+    return not bool((rises & (tail[1:] > ROUNDING)).any())
 
 
 class MatrixSensing(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,7 +56,7 @@ class MatrixSensing(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         method: ``"accelerated"``, ``"asymmetric"`` or ``"symmetric"`` (positive semi-definite
             coefficients).
         lr: Step for measurements scaled to ``A* A`` near the identity and ``sigma_1(A*(y)) = 1``.
-            None: 0.1, or less for ill-conditioned samples, and halved while it diverges.
+            None: 0.1, or less for ill-conditioned samples, halved while it diverges or bounces.
         alpha: Scale of the start in units of ``sqrt(sigma_1)``, above 0; 0.1.
         imbalance: How much smaller ``G`` starts than ``F``; 3.
         beta: Singular values of ``F`` after the reset, in the same units; 0.5.
@@ -204,13 +213,16 @@ class MatrixSensing(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         lr = self._first_step(op)
         for attempt in range(HALVINGS + 1):
+            final = self.lr is not None or attempt == HALVINGS
             try:
                 result = self._run(op, y, rank, lr, seed)
-                break
             except FloatingPointError:
-                if self.lr is not None or attempt == HALVINGS:
+                if final:
                     raise
-                lr /= 2
+            else:
+                if final or _settled(result.residuals):
+                    break
+            lr /= 2
         factors = [X.cpu().double().numpy() * math.sqrt(unit) for X in result.factors]
         self.factors_ = tuple(factors)
         self.coef_ = factors[0] @ factors[-1].T
