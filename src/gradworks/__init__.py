@@ -7,6 +7,7 @@ Subpackages load on first use, so ``import gradworks`` costs next to nothing:
 - ``gradworks.multitask``: gradients that conflict
 - ``gradworks.curvature``: the shape of a loss surface
 - ``gradworks.layers``: structure in a model
+- ``gradworks.solvers``: whole problems solved
 - ``gradworks.papers``: the catalogue, one module a paper
 - ``gradworks.bench``: fair comparison, run store, statistics
 - ``gradworks.report``: terminal tables and the static site
@@ -19,7 +20,17 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("bench", "curvature", "layers", "losses", "multitask", "optim", "papers", "report")
+_SUBPACKAGES = (
+    "bench",
+    "curvature",
+    "layers",
+    "losses",
+    "multitask",
+    "optim",
+    "papers",
+    "report",
+    "solvers",
+)
 
 __all__ = ["__version__", *_SUBPACKAGES]
 
