@@ -20,7 +20,7 @@ from tests.optim.line import (
     values,
 )
 
-from gradworks.optim import SGDP, AdaHessian, AdamP, DCTAdamW, DiffGrad, Langevin, Trion
+from gradworks.optim import ARO, SGDP, AdaHessian, AdamP, DCTAdamW, DiffGrad, Langevin, Trion
 
 __all__ = [
     "CONTRACT",
@@ -319,6 +319,51 @@ CONTRACT = (
             ({"adamw_lr": -1.0}, ValueError, "adamw_lr must be at least 0 and finite, got -1.0"),
             ({"adamw_lr": None}, TypeError, "adamw_lr must be a number, got NoneType"),
             ({"adamw_eps": -1.0}, ValueError, "adamw_eps must be at least 0, got -1.0"),
+        ),
+    ),
+    Line(
+        make=ARO,
+        settings={"lr": 5e-2},
+        variants=(
+            {},
+            {"base": "row", "nesterov": True, "momentum": 0.8, "rotation": "scqr2"},
+            {"base": "adam", "rotation_every": 3, "update_rms": None, "weight_decay": 0.0},
+            {"sinkhorn": "alternating", "orientation": "rows"},
+            {"rotation": "polar", "rotation_every": 2, "base_steps": 3, "weight_decay": 0.05},
+        ),
+        paths=("single", "foreach"),
+        state=("exp_avg", "exp_avg_sq"),
+        matrix_state={"momentum": (4, 6), "rotation": (4, 4)},
+        conv_state={"momentum": (4, 27), "rotation": (4, 4)},
+        wide=("rotation",),
+        differentiable=False,
+        complex="does not take complex parameters",
+        spoiled="tensor",
+        sharded={"lr": 0.05},
+        bad=(
+            *BAD,
+            *EPS_BAD,
+            *CAPTURABLE_BAD,
+            *betas_bad(),
+            ({"momentum": 1.0}, ValueError, "momentum must be in [0, 1), got 1.0"),
+            ({"momentum": "0.9"}, TypeError, "momentum must be a number, got str"),
+            ({"nesterov": 1}, TypeError, "nesterov must be True or False, got 1"),
+            ({"base": "svd"}, ValueError, "base must be one of sinkhorn, sign, row, adam"),
+            ({"base": 3}, TypeError, "base must be a name or a function, got int"),
+            ({"base_steps": 0}, ValueError, "base_steps must be at least 1, got 0"),
+            ({"sinkhorn": "both"}, ValueError, "sinkhorn must be one of"),
+            ({"rotation": "svd"}, ValueError, "rotation must be one of"),
+            ({"rotation_every": 0}, ValueError, "rotation_every must be at least 1, got 0"),
+            ({"rotation_every": 1.5}, TypeError, "rotation_every must be an integer, got 1.5"),
+            ({"qr_eps": 0.0}, ValueError, "qr_eps must be above 0 and finite, got 0.0"),
+            ({"update_rms": 0}, ValueError, "update_rms must be above 0 and finite, got 0"),
+            ({"update_rms": "0.2"}, TypeError, "update_rms must be a number, got str"),
+            ({"orientation": "left"}, ValueError, "orientation must be one of"),
+            ({"algorithm": "sgd"}, ValueError, "algorithm must be one of aro, adamw"),
+            ({"batch_dims": -1}, ValueError, "batch_dims must be at least 0, got -1"),
+            ({"share_rotation": 1}, TypeError, "share_rotation must be True or False, got 1"),
+            ({"share_rotation": True, "base": "adam"}, ValueError, "neither base='adam' nor"),
+            ({"rotation": "scqr", "orientation": "rows"}, ValueError, "needs m <= n, a weight of"),
         ),
     ),
     Line(

@@ -41,7 +41,9 @@ class Line:
         paths: Ways to step that its constructor can be asked for.
         state: State tensors shaped like a vector or a convolution.
         matrix_state: Shapes of the state of a matrix (6, 4), where they are not the parameter's.
+        conv_state: The same of a convolution (4, 3, 3, 3).
         integers: State that keeps integers, in every dtype.
+        wide: State that is kept in float32 at least.
         counters: Further counts that it keeps, like ``step``.
         ungrouped: Arguments of the optimizer, not of its groups.
         counts: Whether it keeps a ``step``; of matrices only if ``counts_matrices`` is not False.
@@ -70,7 +72,9 @@ class Line:
     paths: tuple[str, ...] = ("single", "foreach", "fused")
     state: tuple[str, ...] = ()
     matrix_state: Mapping[str, tuple[int, ...]] | None = None
+    conv_state: Mapping[str, tuple[int, ...]] | None = None
     integers: tuple[str, ...] = ()
+    wide: tuple[str, ...] = ()
     counters: tuple[str, ...] = ()
     ungrouped: tuple[str, ...] = ()
     counts: bool = True

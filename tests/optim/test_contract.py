@@ -21,6 +21,8 @@ from tests.optim.contract import (
 from tests.optim.line import assert_near, assert_same
 from torch import Tensor, nn
 
+from gradworks.optim.precision import work_dtype
+
 lines = pytest.mark.parametrize("line", CONTRACT, ids=str)
 EVERY = [(line, path) for line in CONTRACT for path in line.paths]
 slow_if_fused = {"fused": pytest.mark.slow}
@@ -204,14 +206,16 @@ def test_state_is_like_the_parameter(line: Line, dtype: torch.dtype) -> None:
     for param in params:
         state = optimizer.state[param]
         like = {name: tuple(param.shape) for name in line.state}
-        low_rank = line.matrix_state is not None and param.ndim == 2 and not dtype.is_complex
-        shapes = dict(line.matrix_state or {}) if low_rank else like
+        own = {2: line.matrix_state, 4: line.conv_state}.get(param.ndim)
+        low_rank = own is not None and not dtype.is_complex
+        shapes = dict(own or {}) if low_rank else like
         counted = line.counts and (line.counts_matrices or not low_rank)
         counts = ("step", *line.counters) if counted else ()
         assert set(state) == {*shapes, *counts}
         for name, shape in shapes.items():
             assert tuple(state[name].shape) == shape
-            assert state[name].dtype == (torch.int64 if name in line.integers else dtype)
+            kept = work_dtype(dtype) if name in line.wide else dtype
+            assert state[name].dtype == (torch.int64 if name in line.integers else kept)
             if not low_rank:
                 assert state[name].stride() == param.stride()
         for name in counts:

@@ -15,7 +15,7 @@ from torch.optim.optimizer import ParamsT
 
 __all__ = ["MuonWithAdamW"]
 
-_MUON = ("lr", "weight_decay", "momentum")
+_MUON = ("lr", "weight_decay", "momentum", "nesterov", "adjust_lr_fn")
 
 
 class MuonWithAdamW(Optimizer):
@@ -31,6 +31,8 @@ class MuonWithAdamW(Optimizer):
             the ``lr`` that the group was made with.
         adamw_betas: Decay of AdamW's moments; (0.9, 0.95).
         adamw_eps: Added to AdamW's denominator; 1e-10.
+        nesterov: Momentum that looks ahead; True, as released.
+        adjust_lr_fn: As for ``torch.optim.Muon``: "match_rms_adamw" gives updates AdamW's size.
 
     Raises:
         ValueError: If a number is out of range, as ``torch.optim`` says.
@@ -48,6 +50,8 @@ class MuonWithAdamW(Optimizer):
         adamw_lr: float = 3e-4,
         adamw_betas: tuple[float, float] = (0.9, 0.95),
         adamw_eps: float = 1e-10,
+        nesterov: bool = True,
+        adjust_lr_fn: str | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -56,6 +60,8 @@ class MuonWithAdamW(Optimizer):
             "adamw_lr": adamw_lr,
             "adamw_betas": adamw_betas,
             "adamw_eps": adamw_eps,
+            "nesterov": nesterov,
+            "adjust_lr_fn": adjust_lr_fn,
             "matrices": True,
         }
         super().__init__(params, defaults)
@@ -67,7 +73,7 @@ class MuonWithAdamW(Optimizer):
         matrices = [p for p in group["params"] if p.dim() == 2 and group["matrices"]]
         chosen = set(matrices)
         rest = [p for p in group["params"] if p not in chosen]
-        muon = torch.optim.Muon(matrices, **{k: group[k] for k in _MUON}) if matrices else None
+        muon = self._of_matrices(matrices, group) if matrices else None
         settings = {
             "lr": group["adamw_lr"],
             "betas": group["adamw_betas"],
@@ -75,6 +81,10 @@ class MuonWithAdamW(Optimizer):
             "weight_decay": group["weight_decay"],
         }
         return group["lr"], muon, torch.optim.AdamW(rest, **settings) if rest else None
+
+    def _of_matrices(self, matrices: list[Tensor], group: dict[str, Any]) -> Optimizer:
+        """Return the optimizer of a group's matrices."""
+        return torch.optim.Muon(matrices, **{k: group[k] for k in _MUON})
 
     def _share_state(self) -> None:
         """Let the inner optimizers read and write this one's state."""

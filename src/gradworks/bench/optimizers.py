@@ -79,6 +79,7 @@ _USUAL = {
         None, 1e-2, {"rank": 0.25}, {"max_dim": 0}
     ),
     "gradworks.optim.dct_adamw.trion.Trion": _Usual(None, 1e-2, {"rank": 0.25}, {"max_dim": 0}),
+    "gradworks.optim.aro.optimizer.ARO": _Usual(None, 1e-2, {}, {"algorithm": "adamw"}),
     "gradworks.bench.muon.MuonWithAdamW": _Usual(None, 1e-2),
 }
 _PLAIN = _Usual(None, 1e-4)

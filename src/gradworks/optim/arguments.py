@@ -18,6 +18,7 @@ __all__ = [
     "betas_of",
     "flags",
     "in_interval",
+    "integer_at_least",
     "learning_rate",
     "path_flags",
 ]
@@ -71,6 +72,24 @@ def in_interval(name: str, value: object, *, closed: bool) -> float:
     if not (0.0 <= number <= 1.0 if closed else 0.0 <= number < 1.0):
         raise ValueError(f"{name} must be in [0, 1{']' if closed else ')'}, got {value!r}")
     return number
+
+
+def integer_at_least(name: str, value: object, least: int) -> None:
+    """Require an integer of at least ``least``.
+
+    Args:
+        name: How the argument is called in the message.
+        value: What was given.
+        least: The smallest that is allowed.
+
+    Raises:
+        TypeError: If it is no integer.
+        ValueError: If it is smaller.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def learning_rate(value: object) -> None:

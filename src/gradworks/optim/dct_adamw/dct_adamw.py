@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from gradworks.optim.arguments import betas_of, flags
+from gradworks.optim.arguments import betas_of, flags, integer_at_least
 from gradworks.optim.dct_adamw.dense import multi_tensor_adamw, single_tensor_adamw
 from gradworks.optim.dct_adamw.feedback import BITS
 from gradworks.optim.dct_adamw.layout import Layout, assembled, error_state
@@ -18,7 +18,7 @@ from gradworks.optim.dct_adamw.low_rank import (
     multi_tensor_low_rank,
     single_tensor_low_rank,
 )
-from gradworks.optim.dct_adamw.optimizer import LowRankOptimizer, _integer
+from gradworks.optim.dct_adamw.optimizer import LowRankOptimizer
 from gradworks.optim.sharded import local
 from gradworks.optim.steps import new_step, refuse_capture
 from gradworks.optim.tensors import choose_path
@@ -167,7 +167,7 @@ class DCTAdamW(LowRankOptimizer):
         """What DCTAdamW takes beside what Trion does."""
         LowRankOptimizer._check_settings(group)
         betas_of(group["betas"])
-        _integer("update_gap", group["update_gap"], 1)
+        integer_at_least("update_gap", group["update_gap"], 1)
         flags(group, "rotate", "error_feedback", "column_age")
         ef_dtype = group["ef_dtype"]
         if ef_dtype is not None and ef_dtype not in BITS:

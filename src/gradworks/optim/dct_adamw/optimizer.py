@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gradworks.optim.arguments import integer_at_least
 from gradworks.optim.checked import CheckedOptimizer
 from gradworks.optim.dct_adamw.basis import Basis, basis_for, check_basis
 from gradworks.optim.dct_adamw.dense import DenseTensors
@@ -42,7 +43,7 @@ class LowRankOptimizer(CheckedOptimizer):
         if group["rank"] is None:
             raise TypeError("rank is required: basis vectors a matrix keeps, or a fraction")
         check_rank(group["rank"])
-        _integer("max_dim", group["max_dim"], 0)
+        integer_at_least("max_dim", group["max_dim"], 0)
         if group["norm"] not in {1, 2} or isinstance(group["norm"], bool):
             raise ValueError(f"norm must be 1 or 2, got {group['norm']!r}")
         if group["side"] not in SIDES:
@@ -219,16 +220,3 @@ def _kept_dtype(name: str, param: Tensor, value: object) -> torch.dtype | None:
     if name == "error":
         return error_dtype(param.dtype)
     return work_dtype(param.dtype) if name in {"error_min", "error_max"} else None
-
-
-def _integer(name: str, value: object, least: int) -> None:
-    """Require an integer of at least ``least``.
-
-    Raises:
-        TypeError: If it is no integer.
-        ValueError: If it is smaller.
-    """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")

@@ -9,10 +9,16 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from gradworks.optim.arguments import at_least_zero, betas_of, in_interval, learning_rate
+from gradworks.optim.arguments import (
+    at_least_zero,
+    betas_of,
+    in_interval,
+    integer_at_least,
+    learning_rate,
+)
 from gradworks.optim.dct_adamw.dense import multi_tensor_adamw, single_tensor_adamw
 from gradworks.optim.dct_adamw.layout import Layout
-from gradworks.optim.dct_adamw.optimizer import LowRankOptimizer, _integer
+from gradworks.optim.dct_adamw.optimizer import LowRankOptimizer
 from gradworks.optim.dct_adamw.orthogonal_momentum import (
     SCALES,
     Matrix,
@@ -153,7 +159,7 @@ class Trion(LowRankOptimizer):
         in_interval("momentum", group["momentum"], closed=False)
         if group["scale"] not in SCALES:
             raise ValueError(f"scale must be one of {', '.join(SCALES)}, got {group['scale']!r}")
-        _integer("ns_steps", group["ns_steps"], 1)
+        integer_at_least("ns_steps", group["ns_steps"], 1)
         ns_dtype = group["ns_dtype"]
         if ns_dtype is not None and not isinstance(ns_dtype, torch.dtype):
             raise TypeError(f"ns_dtype must be a torch.dtype or None, got {ns_dtype!r}")
