@@ -91,9 +91,24 @@ def test_the_asymmetric_rate_is_predicted(alpha: float, k: int) -> None:
     result = solve(asymmetric_gd, op, y, M, k, alpha=alpha, max_iter=steps, record_every=10)
     tail = max(float(result.errors[-1]) * 10, 1e-24)
     found = result.observed_rate(low=tail, high=min(1e-4, tail * 1e6))
-    predicted = predicted_rate(*result.factors, rank_true=2, lr=LR)
-    assert found.rate == pytest.approx(predicted, rel=0.002)
+    coupled = predicted_rate(*result.factors, rank_true=2, lr=LR, coupled=True)
+    assert found.rate == pytest.approx(coupled, rel=0.002)
+    assert found.rate == pytest.approx(predicted_rate(*result.factors, 2, LR), rel=0.08)
     assert found.r_squared > 0.999
+
+
+def test_the_first_order_is_the_eigenvalue_where_the_right_factor_fades() -> None:
+    F = normal(6, 3)
+    fading = normal(5, 3, seed=1)
+    U, S, Vh = torch.linalg.svd(fading, full_matrices=False)
+    S[2] = 1e-9
+    v = Vh[2]
+    found = predicted_rate(F, U * S @ Vh, 2, LR)
+    assert found == pytest.approx(2 * LR * float((F @ v).square().sum()), rel=1e-9)
+    # without spare columns the slower of both factors
+    assert predicted_rate(F[:, :2] / 9, U[:, :2], 2, LR) == pytest.approx(
+        2 * LR * float(torch.linalg.svdvals(F[:, :2] / 9)[-1]) ** 2, rel=1e-12
+    )
 
 
 def test_the_asymmetric_rate_goes_with_the_square_of_the_scale() -> None:
@@ -198,7 +213,7 @@ def test_the_rate_with_as_many_columns_as_the_rank() -> None:
     op, y, M = problem()
     result = solve(asymmetric_gd, op, y, M, 2, max_iter=600)
     found = result.observed_rate(low=1e-24, high=1e-18)
-    predicted = predicted_rate(*result.factors, rank_true=2, lr=LR)
+    predicted = predicted_rate(*result.factors, rank_true=2, lr=LR, coupled=True)
     assert found.r_squared > 0.999
     assert found.rate == pytest.approx(predicted, rel=0.002)
 

@@ -199,8 +199,8 @@ def _exact(cells: Cells, form: str) -> Figures:
     log_curve(cells.trial, f"error_{form}", result)
     if alike:  # the smallest singular value is 1
         return _line(result, -2 * math.log1p(-LR))
-    F, G = result.factors  # the rate to first order in the step, made exact
-    return _line(result, -2 * math.log1p(-predicted_rate(F, G, RANK, LR) / 2))
+    F, G = result.factors
+    return _line(result, predicted_rate(F, G, RANK, LR, coupled=True))
 
 
 def asymmetric(cells: Cells) -> None:
@@ -256,7 +256,7 @@ def _asymmetric(cells: Cells, k: int, alpha: float) -> Figures:
     )
     log_curve(cells.trial, f"error_k{k}_a{alpha:g}", result)
     F, G = result.factors
-    return _line(result, predicted_rate(F, G, RANK, LR))
+    return _line(result, predicted_rate(F, G, RANK, LR, coupled=True))
 
 
 def one_step(cells: Cells) -> None:
