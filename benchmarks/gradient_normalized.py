@@ -144,6 +144,7 @@ def main() -> None:
         peer_name="Cholesky",
         peer_version=torch.__version__,
         blocks=min(options.blocks, 10),
+        inner=1,
     )
     print(f"{found.line()}   [target <= 0.01]")
 

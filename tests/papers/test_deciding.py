@@ -32,6 +32,12 @@ def test_a_criterion_keeps_the_workloads_with_both_sides() -> None:
     assert [c.workloads for c in kept.criteria] == [("both",)]
 
 
+def test_a_criterion_of_several_workloads_may_need_them_all() -> None:
+    claims = [claim("a", criterion("both", "gone")), claim("b", criterion("both"))]
+    made = decidable(claims, [workload("both", "ours", "peer")], whole=True)
+    assert [c.id for c in made] == ["b"]
+
+
 def test_what_cannot_be_decided_goes() -> None:
     claims = [claim("a", criterion("one")), claim("b", criterion("both"))]
     made = decidable(claims, [workload("both", "ours", "peer"), workload("one", "ours")])
@@ -49,4 +55,5 @@ def test_every_arm_of_a_sum_must_run_and_no_names_mean_all() -> None:
     claims = [claim("a", criterion(baseline="1.1*peer - 0.1*third"))]
     two, every = workload("two", "ours", "peer"), workload("every")
     (kept,) = decidable(claims, [two, every])
-    assert [c.workloads for c in kept.criteria] == [("every",)]
+    assert [c.workloads for c in kept.criteria] == [()]
+    assert decidable(claims, [two]) == ()

@@ -64,9 +64,10 @@ def test_a_planned_paper_keeps_its_card(root: Path) -> None:
 
 
 def test_the_family_of_a_planned_paper_is_its_cards(root: Path) -> None:
-    (root / "src/gradworks/papers/aro.py").write_text("")
-    with pytest.raises(ValueError, match="the card of aro puts it in 'optim', got --family"):
-        new_paper("aro", "losses", root)
+    (root / "src/gradworks/papers/deep_conjugate_direction.py").write_text("")
+    wanted = "the card of deep-conjugate-direction puts it in 'solvers', got --family"
+    with pytest.raises(ValueError, match=wanted):
+        new_paper("deep_conjugate_direction", "losses", root)
 
 
 def test_a_paper_that_runs_is_not_begun_again(root: Path) -> None:

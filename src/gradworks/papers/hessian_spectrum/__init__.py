@@ -8,10 +8,8 @@ that could be compared, so they are ours.
 
 from __future__ import annotations
 
-import dataclasses
-
-from gradworks.bench.claims import Claim
 from gradworks.bench.experiment import Arm, Experiment, Workload
+from gradworks.papers._deciding import decidable
 from gradworks.papers._model import Card
 from gradworks.papers.hessian_spectrum.claims import CLAIMS
 from gradworks.papers.hessian_spectrum.figures import figures
@@ -62,16 +60,6 @@ def _batch_arms(sizes: list[int]) -> tuple[Arm, ...]:
     )
 
 
-def _claims(names: set[str]) -> tuple[Claim, ...]:
-    """The claims with the criteria that the workloads of a preset can decide."""
-    kept = []
-    for claim in CLAIMS:
-        criteria = tuple(c for c in claim.criteria if set(c.workloads) <= names)
-        if criteria:
-            kept.append(dataclasses.replace(claim, criteria=criteria))
-    return tuple(kept)
-
-
 def build(preset: str) -> Experiment:
     """Return the experiment of a preset.
 
@@ -106,7 +94,7 @@ def build(preset: str) -> Experiment:
         preset=preset,
         workloads=workloads,
         arms=(_NETWORK, *batches),
-        claims=_claims({w.name for w in workloads}),
+        claims=decidable(CLAIMS, workloads, whole=True),
         final_seeds=chosen["seeds"],
         trial_seconds=chosen["trial_seconds"],
         notes=tuple(chosen["notes"]),

@@ -8,10 +8,8 @@ batch size. The criteria were fixed before the first run that counts.
 
 from __future__ import annotations
 
-import dataclasses
-
-from gradworks.bench.claims import Claim
 from gradworks.bench.experiment import Arm, Experiment, Knob, Workload
+from gradworks.papers._deciding import decidable
 from gradworks.papers.langevin.claims import CARD, CLAIMS
 from gradworks.papers.langevin.figures import figures
 from gradworks.papers.langevin.presets import PRESETS
@@ -45,16 +43,6 @@ ARMS = (
         is_baseline=True,
     ),
 )
-
-
-def _claims(names: set[str]) -> tuple[Claim, ...]:
-    """The claims with the criteria that the workloads of a preset can decide."""
-    kept = []
-    for claim in CLAIMS:
-        criteria = tuple(c for c in claim.criteria if set(c.workloads) <= names)
-        if criteria:
-            kept.append(dataclasses.replace(claim, criteria=criteria))
-    return tuple(kept)
 
 
 def build(preset: str) -> Experiment:
@@ -92,7 +80,7 @@ def build(preset: str) -> Experiment:
         preset=preset,
         workloads=workloads,
         arms=tuple(arm for arm in ARMS if arm.name in present),
-        claims=_claims({w.name for w in workloads}),
+        claims=decidable(CLAIMS, workloads, whole=True),
         tune_trials=chosen["tune_trials"],
         final_seeds=chosen["final_seeds"],
         trial_seconds=chosen["trial_seconds"],

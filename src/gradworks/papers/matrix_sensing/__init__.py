@@ -7,12 +7,11 @@ start. The criteria were fixed before the first run that counts.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from gradworks.bench.claims import Claim
 from gradworks.bench.experiment import Arm, Experiment, Knob, Workload
+from gradworks.papers._deciding import decidable
 from gradworks.papers.matrix_sensing.claims import ARM, CARD, CLAIMS
 from gradworks.papers.matrix_sensing.figures import figures
 from gradworks.papers.matrix_sensing.presets import LR, PRESETS
@@ -62,16 +61,6 @@ def _workload(name: str, spec: Mapping[str, Any]) -> Workload:
     )
 
 
-def _claims(names: set[str]) -> tuple[Claim, ...]:
-    """The claims with the criteria that the workloads of a preset can decide."""
-    kept = []
-    for claim in CLAIMS:
-        criteria = tuple(c for c in claim.criteria if set(c.workloads) <= names)
-        if criteria:
-            kept.append(dataclasses.replace(claim, criteria=criteria))
-    return tuple(kept)
-
-
 def build(preset: str) -> Experiment:
     """Return the experiment of a preset.
 
@@ -95,7 +84,7 @@ def build(preset: str) -> Experiment:
         preset=preset,
         workloads=workloads,
         arms=tuple(arm for arm in ARMS if arm.name in present),
-        claims=_claims({w.name for w in workloads}),
+        claims=decidable(CLAIMS, workloads, whole=True),
         tune_trials=chosen["tune_trials"],
         final_seeds=chosen["final_seeds"],
         trial_seconds=chosen["trial_seconds"],
