@@ -19,6 +19,7 @@ from gradworks.curvature.hutchinson import (
     trace,
 )
 from gradworks.curvature.operators import DenseOperator, FunctionOperator, HessianOperator
+from gradworks.curvature.probes import random_signs
 
 
 def gen(seed: int = 0) -> torch.Generator:
@@ -277,3 +278,20 @@ def test_hessian_vector_product_errors() -> None:
         hessian_vector_product(graph(3), [w], [inf])
     out = hessian_vector_product(graph(3), [w], [inf], check_finite=False)
     assert not bool(torch.isfinite(out[0]).any())
+
+
+def test_signs_are_fair_and_independent() -> None:
+    signs = random_signs(64 * 4096, torch.device("cpu"), torch.float64, gen())
+    assert set(signs.unique().tolist()) == {-1.0, 1.0}
+    by_bit = signs.view(-1, 64)
+    assert float(by_bit.mean(0).abs().max()) < 5 / 4096**0.5  # every bit of a word
+    products = by_bit.T @ by_bit / 4096 - torch.eye(64, dtype=torch.float64)
+    assert float(products.abs().max()) < 6 / 4096**0.5  # and no two of them alike
+    assert float((signs[1:] * signs[:-1]).mean().abs()) < 5 / len(signs) ** 0.5
+
+
+@pytest.mark.parametrize("count", [0, 1, 63, 64, 65])
+def test_any_number_of_signs(count: int) -> None:
+    found = random_signs(count, torch.device("cpu"), torch.int8, gen())
+    assert found.shape == (count,)
+    assert found.abs().eq(1).all()

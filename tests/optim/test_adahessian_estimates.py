@@ -12,6 +12,7 @@ from tests.optim.adahessian_cases import Net, f64
 from torch import Tensor, nn
 
 from gradworks.optim import AdaHessian
+from gradworks.optim.adahessian.curvature import Probes
 
 # ---------------------------------------------------------------- differences
 
@@ -267,3 +268,17 @@ def test_the_arithmetic_of_a_peer(power: float) -> None:
         opt.step()
         other.step(hessian=[D.abs().clone()])
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_a_probe_follows_the_memory_format_and_draws_whole_words() -> None:
+    w = nn.Parameter(torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last))
+    b, half = nn.Parameter(torch.zeros(70)), nn.Parameter(torch.zeros(3, dtype=torch.bfloat16))
+    params = [w, b, half]
+    together = Probes(params, torch.Generator().manual_seed(0), None).vectors(params)
+    generator = torch.Generator().manual_seed(0)
+    for p, z in zip(params, together):
+        (alone,) = Probes([p], generator, None).vectors([p])
+        assert torch.equal(z, alone)
+        assert z.dtype == p.dtype
+        assert z.stride() == p.stride()
+        assert z.abs().eq(1).all()

@@ -66,7 +66,7 @@ def test_only_papers_of_the_comparison_lead_to_it(built: Path) -> None:
         path.stem for path in (built / "papers").glob("*.html") if "optimizers.html" in read(path)
     }
     assert {"adamp", "diffgrad"} <= linked
-    assert not linked & {"anyloss", "aro", "hessian-spectrum"}
+    assert not linked & {"anyloss", "langevin", "hessian-spectrum"}
     assert 'href="optimizers.html"' in read(built / "index.html")
 
 

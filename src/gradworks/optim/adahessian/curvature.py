@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from gradworks.curvature.hutchinson import hessian_vector_product, rademacher_like
+from gradworks.curvature.hutchinson import hessian_vector_product
+from gradworks.curvature.probes import random_signs, shaped_like
 from gradworks.optim.sharded import is_sharded
 
 if TYPE_CHECKING:
@@ -34,27 +36,48 @@ class Probes:
         generator: torch.Generator | None,
         group: ProcessGroup | None,
     ) -> None:
-        self._signs = [self._draw(p, generator, group) for p in params]
+        self._parts: list[tuple[list[int], Tensor]] = []
+        for (device, sharded), run in itertools.groupby(
+            enumerate(params), lambda pair: (pair[1].device, is_sharded(pair[1]))
+        ):
+            indices = [i for i, _ in run]
+            if sharded:
+                self._parts += [([i], self._scattered(params[i], generator)) for i in indices]
+                continue
+            # neighbours in one vector: one draw and one conversion
+            count = sum(_whole_words(params[i]) for i in indices)
+            signs = random_signs(count, device, torch.int8, generator)
+            if group is not None:
+                torch.distributed.broadcast(signs, group_src=0, group=group)
+            self._parts.append((indices, signs))
 
     @staticmethod
-    def _draw(
-        param: Tensor, generator: torch.Generator | None, group: ProcessGroup | None
-    ) -> Tensor:
-        if is_sharded(param):  # process 0's signs, scattered: one probe of the whole parameter
-            from torch.distributed.tensor import distribute_tensor
+    def _scattered(param: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Process 0's signs, scattered: one probe of the whole parameter."""
+        from torch.distributed.tensor import distribute_tensor
 
-            like = torch.empty(param.shape, dtype=torch.float32, device=param.device)
-            (z,) = rademacher_like(like, generator=generator, dtype=torch.int8)
-            mesh, placements = param.device_mesh, param.placements  # type: ignore[attr-defined]
-            return distribute_tensor(z, mesh, placements)
-        (signs,) = rademacher_like(param, generator=generator, dtype=torch.int8)
-        if group is not None:
-            torch.distributed.broadcast(signs, group_src=0, group=group)
-        return signs
+        z = random_signs(param.numel(), param.device, torch.int8, generator).view(param.shape)
+        mesh, placements = param.device_mesh, param.placements  # type: ignore[attr-defined]
+        return distribute_tensor(z, mesh, placements)
 
     def vectors(self, params: Sequence[Tensor]) -> list[Tensor]:
         """The probe in the parameters' types."""
-        return [s.to(p.dtype) for s, p in zip(self._signs, params)]
+        found: list[Tensor] = []
+        for indices, signs in self._parts:
+            if is_sharded(signs):
+                found.append(signs.to(params[indices[0]].dtype))
+                continue
+            wide = {dtype: signs.to(dtype) for dtype in {params[i].dtype for i in indices}}
+            begin = 0
+            for p in (params[i] for i in indices):
+                found.append(shaped_like(wide[p.dtype][begin : begin + p.numel()], p))
+                begin += _whole_words(p)
+        return found
+
+
+def _whole_words(param: Tensor) -> int:
+    """Signs that a parameter draws: 64 a word, as it would alone and as it does where sharded."""
+    return -(-param.numel() // 64) * 64
 
 
 def from_graph(
