@@ -387,7 +387,7 @@ def test_a_kernel_that_does_not_compile_says_so(monkeypatch: pytest.MonkeyPatch)
     def broken(*_: Any) -> None:
         raise OSError("no compiler")
 
-    monkeypatch.setattr(compiled, "_compiled", lambda *_: broken)
+    monkeypatch.setattr(compiled, "_ready", lambda *_: broken)
     params = parameters(((6, 4),))
     before = values(params)
     optimizer = AdamP(params, fused=True)
@@ -396,3 +396,16 @@ def test_a_kernel_that_does_not_compile_says_so(monkeypatch: pytest.MonkeyPatch)
         optimizer.step()
     assert torch.equal(params[0], before[0])
     assert optimizer.state[params[0]]["step"] == 0
+
+
+@slow
+def test_one_compilation_serves_all_weights_of_a_kind() -> None:
+    def step(*shapes: tuple[int, ...]) -> None:
+        params = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+        for p in params:
+            p.grad = torch.randn_like(p)
+        AdamP(params, fused=True).step()
+
+    step((300, 300), (40_000,))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        step((256, 512), (512, 512), (64, 32, 5, 5), (70_000,))

@@ -272,3 +272,33 @@ def test_autograd_follows_the_step_into_the_learning_rate() -> None:
     friction = torch.tensor([0.3, 4.0], dtype=torch.float64).sigmoid()
     want = -(friction * torch.tensor([1.0, -1.0], dtype=torch.float64)).sum()
     torch.testing.assert_close(slope, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_one_compilation_serves_all_shapes() -> None:
+    def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+        params = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+        for p in params:
+            p.grad = torch.randn_like(p)
+        return params
+
+    DiffGrad(parameters((300, 300)), fused=True).step()
+    sets: list[list[tuple[int, ...]]] = [
+        [(70_000,)],
+        [(300, 300), (300, 300), (2, 300, 400)],
+        [(7,), (3, 4), (300, 250), (11, 5, 3, 3), (9,)],
+        [(256, 256)] * 9 + [(5,)] * 9,
+        [(512, 512), (512,), (256, 512)],
+    ]
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for shapes in sets:
+            torch.manual_seed(0)
+            ours = parameters(*shapes)
+            torch.manual_seed(0)
+            oracle = parameters(*shapes)
+            for params, fused in ((ours, True), (oracle, False)):
+                opt = DiffGrad(params, fused=fused, foreach=False)
+                opt.step()
+                opt.step()
+            for p, q in zip(ours, oracle, strict=True):
+                torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)

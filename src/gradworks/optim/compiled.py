@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 
 from gradworks.optim.precision import work_dtype
 
 __all__ = [
+    "GATHERED",
     "SMALL",
     "flat_views",
     "in_memory_order",
@@ -31,6 +33,8 @@ __all__ = [
 
 SMALL = 1 << 15  # a step of a shorter vector, operation by operation: 30 us; a kernel's call: 70 us
 TOGETHER = 4  # tensors a call: 10 us each instead of 23; with more, compiling takes too long
+GATHERED = 1 << 16  # shorter vectors are copied into one, and back: 4 us each instead of 30
+AT_ONCE = 1 << 18  # entries so gathered: the copies stay in the processor's cache
 
 
 def in_memory_order(*tensors: Tensor) -> tuple[list[int], list[Tensor]] | None:
@@ -65,10 +69,14 @@ def flat_views(*tensors: Tensor, small: int = SMALL) -> list[Tensor] | None:
     # torch.compile treats sizes 0 and 1 apart
     if param.numel() < 2 or (param.is_cpu and param.numel() < small):
         return None
-    if all(x.is_contiguous() for x in tensors):
-        return [x.view(-1) for x in tensors]
-    found = in_memory_order(*tensors)
-    return None if found is None else [x.view(-1) for x in found[1]]
+    dense: Sequence[Tensor] = tensors
+    if not all(x.is_contiguous() for x in tensors):
+        found = in_memory_order(*tensors)
+        if found is None:
+            return None
+        dense = found[1]
+    # detached from what they are views of: torch.compile would recompile for each base's shape
+    return [x.view(-1).detach() for x in dense]
 
 
 @lru_cache(maxsize=1024)
@@ -142,7 +150,7 @@ def run_kernel(
         RuntimeError: If the kernel cannot be compiled here; nothing was changed then.
     """  # noqa: DOC502
     with _explained():
-        compiled = _compiled(kernel, views[0].dtype, views[0].ndim, variant)
+        compiled = _ready(kernel, variant, len(numbers), _kinds(views), 1)
         branch: Tensor | None = compiled(variant, numbers, *views)
     return branch
 
@@ -155,24 +163,76 @@ def run_kernel_on_many(
 ) -> None:
     """One step of many tensors of a dtype, each given by its vectors, with the same numbers.
 
-    ``kernel(variant, numbers, *views)`` for each, ``TOGETHER`` in a call; for kernels that return
-    nothing.
+    ``kernel(variant, numbers, *views)`` for each, ``TOGETHER`` in a call; for elementwise kernels
+    that return nothing and leave their second vector, the gradient, as it is. What is shorter than
+    ``GATHERED`` may come in any shape, contiguous.
 
     Raises:
         RuntimeError: If the kernel cannot be compiled here; nothing was changed then.
     """  # noqa: DOC502
     if not members:
         return
+    parts = _parts([views[0].numel() for views in members])
+    inside = {i for part in parts for i in part}
+    vectors = [
+        [x.view(-1).detach() for x in views] if len(views[0]) < GATHERED else views
+        for i, views in enumerate(members)
+        if i not in inside
+    ]
+    for part in parts:
+        columns = list(zip(*(members[i] for i in part), strict=True))
+        gathered = [_flatten_dense_tensors(column) for column in columns]  # type: ignore[no-untyped-call]
+        _call(kernel, variant, numbers, [gathered])
+        for k, (column, whole) in enumerate(zip(columns, gathered)):
+            if k != 1:
+                found = _unflatten_dense_tensors(whole, column)  # type: ignore[no-untyped-call]
+                torch._foreach_copy_(list(column), list(found))
+    _call(kernel, variant, numbers, vectors)
+
+
+def _parts(lengths: Sequence[int]) -> list[list[int]]:
+    """Which short vectors are gathered: lists of two or more, of ``AT_ONCE`` entries at most."""
+    parts: list[list[int]] = [[]]
+    room = AT_ONCE
+    for i, length in enumerate(lengths):
+        if length >= GATHERED:
+            continue
+        if length > room:
+            parts.append([])
+            room = AT_ONCE
+        parts[-1].append(i)
+        room -= length
+    return [part for part in parts if len(part) > 1]
+
+
+def _call(
+    kernel: Callable[..., Tensor | None],
+    variant: Hashable,
+    numbers: Tensor,
+    members: Sequence[Sequence[Tensor]],
+) -> None:
+    """``TOGETHER`` in a call; the last one is filled up with vectors of no account."""
+    if not members:
+        return
     like = members[0]
     with _explained():
-        compiled = _ready(
-            kernel, variant, len(numbers), tuple(x.dtype for x in like), like[0].device
-        )
+        compiled = _ready(kernel, variant, len(numbers), _kinds(like), TOGETHER)
         for start in range(0, len(members), TOGETHER):
             called = [view for views in members[start : start + TOGETHER] for view in views]
             missing = TOGETHER - len(called) // len(like)
-            called += [torch.zeros(2, dtype=x.dtype, device=x.device) for x in like] * missing
+            # of their own each: torch.compile would compile anew where two are the same tensor
+            called += [
+                torch.zeros(2, dtype=x.dtype, device=x.device) for _ in range(missing) for x in like
+            ]
             compiled(variant, numbers, *called)
+
+
+Kinds = tuple[int, torch.device, tuple[torch.dtype, ...]]
+
+
+def _kinds(views: Sequence[Tensor]) -> Kinds:
+    """What a compilation depends on: dimensions, device and dtypes."""
+    return views[0].ndim, views[0].device, tuple(x.dtype for x in views)
 
 
 @lru_cache(maxsize=64)
@@ -180,16 +240,17 @@ def _ready(
     kernel: Callable[..., Tensor | None],
     variant: Hashable,
     numbers: int,
-    dtypes: tuple[torch.dtype, ...],
-    device: torch.device,
+    kinds: Kinds,
+    together: int,
 ) -> Callable[..., Any]:
-    """A loop compiled on vectors of different lengths.
+    """A kernel, or a loop over it, compiled on tensors whose sizes all differ.
 
-    Lengths that are equal at the first call would have to stay equal at all others.
+    Sizes that are equal at the first call would have to stay equal at all others.
     """
-    compiled = _compiled(kernel, dtypes[0], 1, variant, TOGETHER)
-    lengths = range(1024, 1024 + 16 * TOGETHER, 16)
-    views = [torch.zeros(n, dtype=dtype, device=device) for n in lengths for dtype in dtypes]
+    ndim, device, dtypes = kinds
+    compiled = _compiled(kernel, dtypes[0], ndim, variant, together)
+    shapes = [range(16 * (i + 1), 16 * (i + 1) + ndim) for i in range(together)]
+    views = [torch.zeros(*shape, dtype=x, device=device) for shape in shapes for x in dtypes]
     compiled(variant, torch.ones(numbers, dtype=work_dtype(dtypes[0]), device=device), *views)
     return compiled
 

@@ -96,7 +96,7 @@ def dense_views(layout: Layout | None, *tensors: Tensor) -> list[Tensor] | None:
     if param.numel() < 2:  # torch.compile treats sizes 0 and 1 apart
         return None
     if layout.channel_dim == 0 and all(x.is_contiguous() for x in tensors):
-        return [x.view(x.shape[0], -1) for x in tensors]
+        return [x.view(x.shape[0], -1).detach() for x in tensors]
     found = in_memory_order(*tensors)
     if found is None:
         return None
@@ -105,4 +105,5 @@ def dense_views(layout: Layout | None, *tensors: Tensor) -> list[Tensor] | None:
     at = order.index(layout.channel_dim)
     before, rows = math.prod(shape[:at]), shape[at]
     seen = (rows, -1) if before == 1 else (before, rows, math.prod(shape[at + 1 :]))
-    return [x.view(seen) for x in permuted]
+    # detached, as those of flat_views: no recompilation for the shape of each base
+    return [x.view(seen).detach() for x in permuted]

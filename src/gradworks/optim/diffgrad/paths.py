@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import Optimizer
 
 from gradworks.optim.compiled import (
+    GATHERED,
     flat_views,
     numbers_on_device,
     run_kernel,
@@ -226,16 +228,19 @@ def fused_diffgrad(tensors: DiffGradTensors, **settings: Any) -> None:
     On a CPU several tensors share a call: for small ones calls cost more than steps.
     """
     variant = _variant(**settings)
-    together: dict[tuple[torch.dtype, float], list[tuple[Tensor, list[Tensor]]]] = {}
+    together: dict[tuple[torch.dtype, float], list[tuple[Tensor, Sequence[Tensor]]]] = {}
     for i, (*lists, step) in enumerate(zip(*tensors)):
-        views = flat_views(*lists, small=0)
+        param = lists[0]
+        on_host = param.is_cpu and not settings["traced"]
+        short = on_host and 0 < param.numel() < GATHERED
+        plain = short and all(x.is_contiguous() for x in lists)
+        views = lists if plain else flat_views(*lists, small=0)
         if views is None:
             single_tensor_diffgrad(tensors.part(i, i + 1), **settings)
-        elif lists[0].is_cpu and not settings["traced"]:
-            key = (lists[0].dtype, step.item())
-            together.setdefault(key, []).append((step, views))
+        elif on_host:
+            together.setdefault((param.dtype, step.item()), []).append((step, views))
         else:
-            numbers = _kernel_numbers(lists[0], step, **settings)
+            numbers = _kernel_numbers(param, step, **settings)
             run_kernel(diffgrad_kernel, variant, numbers, views)
             step += 1
     for members in together.values():
