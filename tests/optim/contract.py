@@ -338,7 +338,8 @@ CONTRACT = (
         wide=("rotation",),
         differentiable=False,
         complex="does not take complex parameters",
-        spoiled="tensor",
+        reductions=1,
+        spoiled="nothing",
         sharded={"lr": 0.05},
         bad=(
             *BAD,

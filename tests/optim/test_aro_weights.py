@@ -30,7 +30,7 @@ def test_zero_gradients() -> None:
 
 
 @pytest.mark.parametrize("foreach", [False, True])
-def test_nan_spares_the_rotation_and_the_neighbours(foreach: bool) -> None:
+def test_a_gradient_that_is_not_finite_is_passed_over(foreach: bool) -> None:
     params = [nn.Parameter(drawn(4, 6, seed=i)) for i in range(3)]
     optimizer = ARO(params, lr=0.1, foreach=foreach)
     for t in range(3):
@@ -38,11 +38,25 @@ def test_nan_spares_the_rotation_and_the_neighbours(foreach: bool) -> None:
             p.grad = drawn(4, 6, seed=t + 10 * i)
         if t == 1:
             params[1].grad[0, 0] = float("nan")
-            kept = optimizer.state[params[1]]["rotation"].clone()
+            kept = optimizer.state[params[1]]["momentum"].clone()
         optimizer.step()
-    assert torch.equal(optimizer.state[params[1]]["rotation"], kept)
-    assert params[0].isfinite().all()
-    assert params[2].isfinite().all()
+        if t == 1:
+            assert torch.equal(optimizer.state[params[1]]["momentum"], kept)
+    for p in params:
+        assert p.isfinite().all()
+        assert all(value.isfinite().all() for value in optimizer.state[p].values())
+
+
+def test_one_expert_that_is_not_finite_is_passed_over_alone() -> None:
+    p = nn.Parameter(drawn(3, 4, 6))
+    optimizer = ARO([p], lr=0.1, batch_dims=1)
+    before = p.detach().clone()
+    p.grad = drawn(3, 4, 6, seed=1)
+    p.grad[1, 0, 0] = float("inf")
+    optimizer.step()
+    assert torch.equal(p[1], before[1])  # its momentum is still zero
+    assert not torch.equal(p[0], before[0])
+    assert optimizer.state[p]["momentum"].isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -86,8 +86,8 @@ class ARO(CheckedOptimizer):
         Second-hand and our own choices: no code was released, and the published text was not at
         hand. A rotation stays where its matrix is zero or not finite; rows of the rotated momentum
         that are rounding noise are cleared before f. Weights that never had a gradient rest. A
-        gradient with NaN or infinity is stepped with, as in ``torch.optim``, and spoils its whole
-        weight, not the rotation.
+        gradient with NaN or infinity is passed over: the weight goes on along its momentum. AdamW's
+        parameters step with it, as in ``torch.optim``.
         Sharded weights are gathered, one a process, and their direction sent to all.
 
         Flops 8 m^2 n and a QR of (m, m), against Muon's 20 m^2 n + 10 m^3. State: momentum and an

@@ -20,6 +20,7 @@ __all__ = [
     "multi_tensor_aro",
     "settle",
     "single_tensor_aro",
+    "sound_gradient",
 ]
 
 STACKED = 1 << 26  # entries stacked at a time
@@ -54,13 +55,19 @@ class Rule(NamedTuple):
     settings: Settings
 
 
-def advance(matrix: Matrix, rule: Rule) -> Tensor:
+def sound_gradient(matrix: Matrix) -> Tensor:
+    """Of each weight whether all of its gradient is finite."""
+    return torch.isfinite(matrix.grad).flatten(len(matrix.layout.lead)).all(-1)
+
+
+def advance(matrix: Matrix, rule: Rule, sound: Tensor) -> Tensor:
     """The gradient into the momentum; what is rotated, in the dtype of the arithmetic."""
     work = work_dtype(matrix.param.dtype)
     g = orient(matrix.grad.to(work), matrix.layout)
     if rule.maximize:
         g = -g
     M = matrix.momentum.to(work)
+    g = torch.where(sound[..., None, None], g, M)  # leaves the momentum as it is
     M.lerp_(g, 1 - rule.momentum)
     if M is not matrix.momentum:
         matrix.momentum.copy_(M)
@@ -86,7 +93,7 @@ def settle(matrix: Matrix, along: Tensor, moves: Tensor, rule: Rule) -> None:
 def single_tensor_aro(items: Sequence[Together], rule: Rule) -> None:
     """One rotation after the other: the oracle of the other path."""
     for item in items:
-        momenta = [advance(matrix, rule) for matrix in item.matrices]
+        momenta = [advance(matrix, rule, sound_gradient(matrix)) for matrix in item.matrices]
         found = directions(momenta, item.rotation, item.second, rule.settings, item.due)
         item.rotation.copy_(found.rotation)
         if item.second is not None and found.second is not None:
@@ -102,7 +109,7 @@ def multi_tensor_aro(items: Sequence[Together], rule: Rule) -> None:
             single_tensor_aro(members, rule)
             continue
         matrices = [item.matrices[0] for item in members]
-        M = torch.stack([advance(matrix, rule) for matrix in matrices])
+        M = torch.stack([advance(matrix, rule, sound_gradient(matrix)) for matrix in matrices])
         R = torch.stack([item.rotation for item in members])
         seconds = [item.second for item in members if item.second is not None]
         V = torch.stack(seconds) if seconds else None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gradworks.optim.aro.directions import directions
 from gradworks.optim.aro.layout import Layout, unorient
-from gradworks.optim.aro.paths import Matrix, Rule, Together, advance
+from gradworks.optim.aro.paths import Matrix, Rule, Together, advance, sound_gradient
 
 __all__ = ["sharded_aro", "sharded_zeros"]
 
@@ -63,10 +63,8 @@ def sharded_zeros(param: Any, layout: Layout) -> Tensor:
     return found
 
 
-def _gathered(matrix: Matrix, rule: Rule) -> Tensor:
-    """The gradient into the own piece of the momentum; what is rotated, whole."""
-    from torch.distributed.tensor import DTensor
-
+def _own_piece(matrix: Matrix) -> Matrix:
+    """The piece of a gradient and momentum that lies here; its weight is not needed."""
     param: Any = matrix.param
     grad: Any = matrix.grad
     momentum: Any = matrix.momentum
@@ -76,14 +74,32 @@ def _gathered(matrix: Matrix, rule: Rule) -> Tensor:
     rest = tuple(piece.shape[len(lead) :])
     rows, columns = rest[0], math.prod(rest[1:])
     m, n = (columns, rows) if matrix.layout.turned else (rows, columns)
-    own = Matrix(piece, piece, momentum.to_local(), Layout(lead, m, n, matrix.layout.turned))
+    return Matrix(piece, piece, momentum.to_local(), Layout(lead, m, n, matrix.layout.turned))
+
+
+def _sound(mesh: Any, pieces: list[Matrix]) -> list[Tensor]:
+    """Of each weight whether its gradient is finite everywhere: one small reduction for all."""
+    flags = [sound_gradient(piece).to(torch.uint8) for piece in pieces]
+    flat = torch.cat([flag.reshape(-1) for flag in flags])
+    for dim in range(mesh.ndim):
+        group = mesh.get_group(dim)
+        torch.distributed.all_reduce(flat, torch.distributed.ReduceOp.MIN, group=group)
+    parts = torch.split(flat.bool(), [flag.numel() for flag in flags])
+    return [part.view(flag.shape) for part, flag in zip(parts, flags)]
+
+
+def _gathered(matrix: Matrix, piece: Matrix, sound: Tensor, rule: Rule) -> Tensor:
+    """The gradient into the own piece of the momentum; what is rotated, whole."""
+    from torch.distributed.tensor import DTensor
+
+    param: Any = matrix.param
     found: Tensor = DTensor.from_local(
-        advance(own, rule).contiguous(),
+        advance(piece, rule, sound).contiguous(),
         param.device_mesh,
-        placed.oriented,
+        _placed(param, matrix.layout).oriented,
         run_check=False,
-        shape=momentum.shape,
-        stride=momentum.stride(),
+        shape=matrix.momentum.shape,
+        stride=matrix.momentum.stride(),
     ).full_tensor()
     return found
 
@@ -95,14 +111,18 @@ def sharded_aro(items: Sequence[Together], rule: Rule) -> None:
         first: Any = item.matrices[0].param
         meshes.setdefault(first.device_mesh, []).append(item)
     for mesh, members in meshes.items():
+        matrices = [matrix for item in members for matrix in item.matrices]
+        pieces = [_own_piece(matrix) for matrix in matrices]
+        ready = iter(zip(pieces, _sound(mesh, pieces)))
         size = mesh.size()
         for start in range(0, len(members), size):
-            _turn(mesh, members[start : start + size], rule)
+            items = members[start : start + size]
+            whole = [[_gathered(m, *next(ready), rule) for m in item.matrices] for item in items]
+            _turn(mesh, items, whole, rule)
 
 
-def _turn(mesh: Any, items: list[Together], rule: Rule) -> None:
-    """One item a process."""
-    whole = [[_gathered(matrix, rule) for matrix in item.matrices] for item in items]
+def _turn(mesh: Any, items: list[Together], whole: list[list[Tensor]], rule: Rule) -> None:
+    """One item a process, whose momenta are whole."""
     own = _index(mesh)
     sent: list[tuple[Tensor, list[int]]] = []
     for i, (item, momenta) in enumerate(zip(items, whole)):
