@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.curvature.nets import CASES, f64, golden, symmetric, vector
 
+from gradworks.curvature import recurrence
 from gradworks.curvature.lanczos import eigsh
 from gradworks.curvature.operators import DenseOperator, FunctionOperator, HessianOperator
 
@@ -79,6 +80,41 @@ def test_few_products_suffice_for_outliers() -> None:
     found = eigsh(DenseOperator(torch.diag(d)), 6)
     torch.testing.assert_close(found.values, f64([32, 16, 8, 4, 2, 1]), rtol=0, atol=1e-5)
     assert found.matvecs < 60
+
+
+@pytest.mark.parametrize("which", ["LA", "BE"])
+def test_memory_is_taken_as_steps_need_it(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op = DenseOperator(symmetric(60, 3))
+    want = eigsh(op, 4, which=which)
+    taken: list[int] = []
+    real = recurrence.Recurrence._allocate
+
+    def watched(run: recurrence.Recurrence) -> None:
+        real(run)
+        taken.append(len(run._blocks[-1]))
+
+    monkeypatch.setattr(recurrence.Recurrence, "_allocate", watched)
+    monkeypatch.setattr(recurrence, "_GROW_BYTES", 1)
+    monkeypatch.setattr(recurrence, "_GROW_ROWS", 7)
+    found = eigsh(op, 4, which=which)
+    assert set(taken[:-1]) == {7}
+    assert sum(taken) < found.matvecs - 4 + 7  # the steps, and at most one block more
+    torch.testing.assert_close(found.values, want.values, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(found.vectors.abs(), want.vectors.abs(), rtol=1e-6, atol=1e-6)
+    # A space that closes on itself is left through the same blocks.
+    taken.clear()
+    twice = DenseOperator(torch.diag(torch.tensor([3.0] * 9 + [1.0] * 20, dtype=torch.float64)))
+    assert eigsh(twice, 8).values.tolist() == pytest.approx([3.0] * 8)
+    assert len(taken) > 1
+
+
+def test_a_growing_basis_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recurrence, "_GROW_BYTES", 1)
+    monkeypatch.setattr(recurrence, "_GROW_ROWS", 4)
+    monkeypatch.setattr(recurrence, "free_bytes", lambda device: 4 * 60 * 8 * 8)
+    with pytest.warns(RuntimeWarning, match="the Lanczos basis takes 0 MiB of") as seen:
+        eigsh(DenseOperator(symmetric(60, 3)), 4)
+    assert len(seen) == 1
 
 
 def test_not_converged_warns_with_residuals() -> None:

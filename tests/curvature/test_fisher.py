@@ -72,6 +72,36 @@ def test_exact_equals_gauss_newton(make: object, reduction: str) -> None:
     torch.testing.assert_close(exact @ v, GGNOperator(model, loss_fn, data, **options) @ v, **CLOSE)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("ignored", [-100, 1, None])
+def test_summed_losses_and_ignored_labels(reduction: str, ignored: int | None) -> None:
+    model, _, (x, y) = _dense_labels()
+    y = y.clone()
+    if ignored is not None:
+        y[2:5, 1] = ignored
+        y[7] = ignored
+    loss_fn = nn.CrossEntropyLoss(
+        reduction=reduction, ignore_index=-100 if ignored is None else ignored
+    )
+    batches = [(x[:4], y[:4]), (x[4:], y[4:])]
+    exact = FisherOperator(model, loss_fn, batches, reduction=reduction)
+    want = GGNOperator(model, loss_fn, batches, reduction=reduction).to_dense()
+    torch.testing.assert_close(exact.to_dense(), want, **CLOSE)
+    drawn = FisherOperator(
+        model, loss_fn, batches, reduction=reduction, kind="mc", num_samples=3000
+    ).to_dense()
+    assert float((drawn - want).norm() / want.norm()) < 0.08
+
+
+@pytest.mark.parametrize("make", [_bernoulli, _gaussian])
+def test_summed_losses_over_several_outputs(make: object) -> None:
+    model, loss_fn, data = make()
+    loss_fn = type(loss_fn)(reduction="sum")
+    exact = FisherOperator(model, loss_fn, data, reduction="sum").to_dense()
+    want = GGNOperator(model, loss_fn, data, reduction="sum").to_dense()
+    torch.testing.assert_close(exact, want, **CLOSE)
+
+
 @pytest.mark.parametrize("make", MAKERS)
 def test_drawn_labels_estimate_the_exact_one(make: object) -> None:
     model, loss_fn, data = make()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.curvature.nets import CASES, f64, golden, problem, symmetric, vector
 from torch import Tensor
 
+from gradworks.curvature import hutchinson
 from gradworks.curvature.hutchinson import (
     diagonal,
     frobenius_norm,
@@ -205,6 +206,34 @@ def test_bad_trace(options: dict, message: str) -> None:
 
 
 # ---------------------------------------------------------------- primitives
+
+
+@pytest.mark.parametrize("estimate", [trace, diagonal, frobenius_norm])
+def test_an_accelerator_is_waited_for_now_and_then(
+    estimate: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad product is found at the next look, and its own probe is what is diagnosed."""
+    seen: list[Tensor] = []
+    diagnosed: list[Tensor] = []
+
+    class Failing(DenseOperator):
+        def apply(self, v: Tensor) -> Tensor:
+            seen.append(v)
+            return super().apply(v) * (float("nan") if len(seen) == 3 else 1.0)
+
+        def diagnose(self, v: Tensor) -> None:
+            diagnosed.append(v)
+            super().diagnose(v)
+
+    monkeypatch.setattr(hutchinson, "_look_every", lambda device: 4)
+    op = Failing(torch.eye(6, dtype=torch.float64))
+    with pytest.raises(FloatingPointError):
+        estimate(op, num_probes=9, generator=torch.Generator().manual_seed(2))
+    assert len(seen) == 4
+    assert torch.equal(diagnosed[0], seen[2])
+    seen.clear()
+    with pytest.raises(FloatingPointError):  # at the end, where no look is due
+        estimate(op, num_probes=3, generator=torch.Generator().manual_seed(2))
 
 
 def test_rademacher_like() -> None:

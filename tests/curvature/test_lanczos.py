@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import warnings
+import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from tests.curvature.nets import CASES, f64, golden, load, problem, symmetric, vector
 from torch import Tensor
 
-from gradworks.curvature import recurrence
+from gradworks.curvature import lanczos, recurrence
 from gradworks.curvature.lanczos import Tridiagonal, slq, tridiagonalize
 from gradworks.curvature.operators import DenseOperator, FunctionOperator, HessianOperator
 
@@ -226,15 +228,43 @@ def test_half_precision_operators_run_in_float32() -> None:
 
 def test_a_large_basis_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     op = DenseOperator(symmetric(100))
-    monkeypatch.setattr(recurrence, "_free_bytes", lambda device: 100 * 100 * 8)
-    with pytest.warns(ResourceWarning, match="use fewer steps"):
+    monkeypatch.setattr(recurrence, "free_bytes", lambda device: 100 * 100 * 8)
+    with pytest.warns(RuntimeWarning, match="use fewer steps"):
         tridiagonalize(op, 50)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tridiagonalize(op, 20)
         tridiagonalize(op, 50, reorthogonalize="none")
     monkeypatch.undo()
-    assert recurrence._free_bytes(torch.device("cpu")) > 0
+    assert recurrence.free_bytes(torch.device("cpu")) > 0
+
+
+def test_free_memory_counts_what_the_system_would_give_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tmp_path / "meminfo"
+    known.write_text("MemTotal: 900 kB\nMemFree: 10 kB\nMemAvailable:     500 kB\n")
+    monkeypatch.setattr(recurrence, "_MEMINFO", known)
+    assert recurrence.free_bytes(torch.device("cpu")) == 500 * 1024
+    monkeypatch.setattr(recurrence, "_MEMINFO", tmp_path / "absent")
+    assert recurrence.free_bytes(torch.device("cpu")) != 500 * 1024
+    assert recurrence.free_bytes(torch.device("meta")) is None
+
+
+def test_one_basis_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several probes take the memory of one."""
+    alive: list[weakref.ref] = []
+    real = lanczos.tridiagonalize
+
+    def watched(*args: object, **options: object) -> object:
+        assert all(ref() is None for ref in alive)
+        t = real(*args, **options)
+        alive.append(weakref.ref(t.basis))
+        return t
+
+    monkeypatch.setattr(lanczos, "tridiagonalize", watched)
+    slq(DenseOperator(symmetric(12)), num_steps=5, num_probes=3)
+    assert len(alive) == 3
 
 
 def test_basis_on_the_host_is_the_same() -> None:

@@ -119,6 +119,18 @@ def test_auto_chooses_by_size_and_counts_progress() -> None:
     assert spectrum(small).method == "exact"
 
 
+def test_the_ends_take_as_many_steps_as_allowed() -> None:
+    op = DenseOperator(symmetric(60))
+    with pytest.warns(RuntimeWarning, match="not converged in 12 steps"):
+        short = spectrum(op, method="slq", num_steps=9, num_probes=2, top=4, max_steps=12)
+    whole = spectrum(
+        op, method="slq", num_steps=9, num_probes=2, top=4, basis_device=torch.device("cpu")
+    )
+    assert float(short.top[0]) <= float(whole.top[0]) + 1e-9
+    with pytest.raises(ValueError, match="max_steps must be an integer of at least 1"):
+        spectrum(op, max_steps=0)
+
+
 def test_a_weight_decay_is_a_shift() -> None:
     model, loss_fn, data = problem()
     decay = 0.3

@@ -39,6 +39,33 @@ def network(seed):
     X = torch.randn(60, 8)
     return model, torch.nn.functional.cross_entropy, (X, torch.arange(60) % 3)
 
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return 3 * ctx.saved_tensors[0] ** 2 * grad
+
+def fused(output, target):
+    return Cube.apply(output - target).square().mean()
+
+def smooth(output, target):
+    return (output - target).pow(3).square().mean()
+
+def once(seed):
+    torch.manual_seed(seed)
+    model, _, data = linear(seed)
+    return model, fused, data
+
+def twice(seed):
+    torch.manual_seed(seed)
+    model, _, data = linear(seed)
+    return model, smooth, data
+
 def wrong(seed):
     return "nothing"
 """
@@ -67,6 +94,35 @@ def test_a_linear_model_has_the_spectrum_of_its_inputs(target: str, name: str) -
     assert document["dtype"] == "float64"
     np.testing.assert_allclose(document["eigenvalues"], expected, rtol=1e-10)
     assert document["summary"]["trace"] == pytest.approx(expected.sum())
+
+
+@pytest.mark.parametrize("name", ["linear", "batches"])
+@pytest.mark.parametrize("examples", [8, 33, 500])
+def test_the_first_examples_only(target: str, name: str, examples: int) -> None:
+    X = inputs(3).double()[:examples]
+    found = spectrum.measure(f"{target}:{name}", seed=3, examples=examples).document
+    expected = torch.linalg.eigvalsh(2 * X.T @ X / len(X)).numpy()
+    np.testing.assert_allclose(found["eigenvalues"], expected, rtol=1e-9)
+    assert found["examples"] == examples
+    with pytest.raises(ValueError, match="examples must be an integer of at least 1"):
+        spectrum.measure(f"{target}:{name}", examples=0)
+
+
+@pytest.mark.parametrize("method", ["exact", "slq"])
+def test_a_loss_without_second_derivative_is_measured_by_differences_and_says_so(
+    target: str, method: str
+) -> None:
+    options = {"method": method, "top": 3, "num_probes": 2}
+    found = spectrum.measure(f"{target}:once", **options)  # type: ignore[arg-type]
+    want = spectrum.measure(f"{target}:twice", **options)  # type: ignore[arg-type]
+    assert (found.document["products"], want.document["products"]) == (
+        "finite differences",
+        "derivatives",
+    )
+    assert found.document["dtype"] == "float64"
+    np.testing.assert_allclose(found.document["top"], want.document["top"], rtol=1e-4)
+    assert "no second derivative" in shown(found)
+    assert "no second derivative" not in shown(want)
 
 
 def test_the_density_integrates_to_one(target: str) -> None:

@@ -39,6 +39,8 @@ __all__ = [
 Distribution = Literal["rademacher", "gaussian"]
 Progress = Callable[[int, int], None]
 
+# Products between two looks for NaN on an accelerator, each of which waits for it.
+_CHECK_EVERY = 8
 # Fewer probes say too little about their own spread to stop on it.
 _MIN_PROBES = 10
 
@@ -110,6 +112,42 @@ def _product(op: SymmetricOperator, z: Tensor) -> Tensor:
     return op.matvec(z).to(op.accumulate_dtype)
 
 
+def _look_every(device: torch.device) -> int:
+    """Products between two looks."""
+    return 1 if device.type == "cpu" else _CHECK_EVERY
+
+
+class _Products:
+    """Products with random probes, looked at now and then; a bad one's probe is drawn again."""
+
+    def __init__(self, op: SymmetricOperator, distribution: str, source: torch.Generator) -> None:
+        self._op, self._distribution, self._source = op, distribution, source
+        self._every = _look_every(op.device)
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    def _probe(self, source: torch.Generator) -> Tensor:
+        return self._op.synchronize(random_vector(self._op, self._distribution, source))
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """A probe z and A z in the accumulation type."""
+        state = self._source.get_state()
+        z = self._probe(self._source)
+        product = self._op.apply(z.to(self._op.dtype)).to(self._op.accumulate_dtype)
+        self._pending.append((state, torch.isfinite(product).all()))
+        if len(self._pending) >= self._every:
+            self.settle()
+        return z, product
+
+    def settle(self) -> None:
+        """Look at the products since the last look."""
+        pending, self._pending = self._pending, []
+        fine = torch.stack([ok for _, ok in pending]).tolist() if pending else []
+        if not all(fine):
+            again = torch.Generator(device=self._source.device)
+            again.set_state(pending[fine.index(False)][0])
+            self._op.diagnose(self._probe(again).to(self._op.dtype))
+
+
 def _stderr(samples: Tensor) -> float:
     """Standard error of a mean; NaN for one sample."""
     n = len(samples)
@@ -171,15 +209,17 @@ def trace(
     if method == "hutch++":
         return _hutch_plus_plus(op, num_probes, distribution, source, progress)
     samples: list[Tensor] = []
+    products = _Products(op, distribution, source)
     for i in range(num_probes):
-        z = op.synchronize(random_vector(op, distribution, source))
-        samples.append(op.reduce(torch.dot(z, _product(op, z))))
+        z, product = products.next()
+        samples.append(op.reduce(torch.dot(z, product)))
         if progress is not None:
             progress(i + 1, num_probes)
         if tol is not None and i + 1 >= _MIN_PROBES:
             seen = torch.stack(samples).cpu().double()
             if _stderr(seen) <= tol * abs(float(seen.mean())):
                 break
+    products.settle()
     drawn = torch.stack(samples).cpu().double()
     return TraceEstimate(float(drawn.mean()), _stderr(drawn), drawn, len(drawn))
 
@@ -279,17 +319,19 @@ def diagonal(
     source = _generator(generator)
     zero = torch.zeros(op.shape[0], dtype=op.accumulate_dtype, device=op.device)
     total, mean, spread = zero.clone(), zero.clone(), zero.clone()
+    products = _Products(op, distribution, source)
     for i in range(num_probes):
-        z = op.synchronize(random_vector(op, distribution, source))
+        z, product = products.next()
         weight = z * z
         # Welford's recurrence with weights: no cancellation where the estimate is exact.
-        ratio = _product(op, z) / z
+        ratio = product / z
         total += weight
         step = ratio - mean
         mean += step * weight / total
         spread += weight * weight * step * (ratio - mean)
         if progress is not None:
             progress(i + 1, num_probes)
+    products.settle()
     n = num_probes
     if n == 1:
         return DiagonalEstimate(mean, torch.full_like(mean, math.nan), 1)
@@ -332,12 +374,13 @@ def frobenius_norm(
     _check(op, num_probes, distribution)
     source = _generator(generator)
     squares = []
+    products = _Products(op, distribution, source)
     for i in range(num_probes):
-        z = op.synchronize(random_vector(op, distribution, source))
-        product = _product(op, z)
+        _, product = products.next()
         squares.append(op.reduce(torch.dot(product, product)))
         if progress is not None:
             progress(i + 1, num_probes)
+    products.settle()
     drawn = torch.stack(squares).cpu().double()
     value = math.sqrt(float(drawn.mean()))
     stderr = _stderr(drawn) / (2 * value) if value > 0 else 0.0

@@ -164,6 +164,9 @@ def tridiagonalize(
         ValueError: ``num_steps`` below 1; a start that is zero, not finite or of another length; a
             wrong ``reorthogonalize``; ``resume`` of another size or without what is needed.
 
+    Warns:
+        RuntimeWarning: The vectors would take more than a quarter of the free memory.
+
     Note:
         Costs m products, :math:`4 m^2 P` flops and m·P numbers of memory.
 
@@ -297,6 +300,7 @@ def slq(
         if progress is not None:
             progress((r + 1) * steps, num_probes * steps)
         node, weight = t.quadrature()
+        del t  # its basis, before the next one is allocated
         nodes.append(node)
         weights.append(weight)
     return SpectralMeasure(nodes, weights, op.dimension)

@@ -90,6 +90,8 @@ def eigsh(
         RuntimeWarning: Not converged in ``max_steps``; the residuals say how far.
 
     Note:
+        Memory for the vectors is taken as the steps need it.
+
         A Krylov space that closes on itself is continued by a random direction, so that repeated
         eigenvalues are found; copies that only rounding separates may be missed, as in ARPACK.
 
@@ -111,7 +113,7 @@ def eigsh(
     max_steps = min(max(check_count("max_steps", max_steps), k), op.dimension)
     if generator is None:
         generator = torch.Generator().manual_seed(0)
-    run = Recurrence(op, max_steps, basis_device=basis_device)
+    run = Recurrence(op, max_steps, basis_device=basis_device, grow=True)
     run.begin(start_vector(op, start, generator))
     block = 0  # first step of the present Krylov space
     converged = False
@@ -129,10 +131,7 @@ def eigsh(
             run.restart(op.synchronize(random_vector(op, "gaussian", generator)))
     values, vectors = torch.linalg.eigh(run.matrix())
     pick = _order(values, which)[:k]
-    Q = run.basis()
-    if Q is None:
-        raise RuntimeError("eigsh needs the basis of its recurrence")
-    ritz = (Q @ vectors[:, pick].to(Q.device, Q.dtype)).to(op.device)
+    ritz = run.combine(vectors[:, pick])
     ritz = ritz / op.reduce((ritz * ritz).sum(0)).sqrt()
     chosen = values[pick].to(op.device, op.accumulate_dtype)
     gap = op.matmat(ritz).to(op.accumulate_dtype) - ritz * chosen

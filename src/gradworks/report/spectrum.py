@@ -11,12 +11,13 @@ import copy
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradworks.report import wording
+from gradworks.report.measured import first_examples, in_double, spectrum_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,6 +59,8 @@ def measure(
     top: int = 20,
     num_steps: int = 100,
     num_probes: int = 10,
+    max_steps: int = 300,
+    examples: int | None = None,
     seed: int = 0,
     progress: Listener | None = None,
 ) -> Measured:
@@ -71,6 +74,8 @@ def measure(
         top: Eigenvalues at the upper end.
         num_steps: Lanczos steps a probe.
         num_probes: Probes; at least 2 for error bars.
+        max_steps: Lanczos steps for each end of the spectrum at most.
+        examples: Take the first so many of the target's; default all.
         seed: Of the target and of the probes.
         progress: Listener of the run's events.
 
@@ -84,12 +89,10 @@ def measure(
             ``"exact"``.
         FloatingPointError: A product is not finite.
     """  # noqa: DOC502
-    import torch
-
     from gradworks import curvature
     from gradworks.bench import workloads
     from gradworks.bench.events import Event
-    from gradworks.curvature.spectrum import spectrum
+    from gradworks.curvature.probes import check_count
     from gradworks.curvature.spectrum.measure import AUTO_EXACT
 
     kinds = {
@@ -100,63 +103,38 @@ def measure(
     if operator not in kinds:
         raise ValueError(f"operator must be one of {', '.join(kinds)}, got {operator!r}")
     model, loss_fn, data = workloads.curvature_target(target, seed)
+    if examples is not None:
+        data = first_examples(data, check_count("examples", examples), model)
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
     exact = method == "exact" or (method == "auto" and size <= AUTO_EXACT)
     if exact:
-        model, data = copy.deepcopy(model).double(), _in_double(data)
+        model, data = copy.deepcopy(model).double(), in_double(data)
     stage = "columns" if exact else "products"
 
     def listen(done: int, total: int) -> None:
         if progress is not None:
             progress(Event(stage=stage, done=done, total=total))
 
-    with kinds[operator](model, loss_fn, data) as op:
-        report = spectrum(
-            op,
-            method=method,
-            num_steps=num_steps,
-            num_probes=num_probes,
-            top=top,
-            generator=torch.Generator().manual_seed(seed),
-            progress=listen,
-        )
+    options = {
+        "method": method,
+        "num_steps": num_steps,
+        "num_probes": num_probes,
+        "top": top,
+        "max_steps": max_steps,
+        "progress": listen,
+    }
+    report, products, dtype = spectrum_of(kinds[operator], model, loss_fn, data, seed, options)
     settings = {
         "target": target,
         "operator": operator,
         "seed": seed,
         "num_steps": None if exact else num_steps,
         "num_probes": None if exact else num_probes,
-        "dtype": "float64" if exact else str(next(model.parameters()).dtype).rpartition(".")[2],
+        "examples": examples,
+        "products": products,
+        "dtype": dtype,
     }
     return Measured(report, _document(report, settings))
-
-
-class _Double:
-    """Re-iterable data whose floating-point tensors come out in float64."""
-
-    def __init__(self, data: Any) -> None:
-        self._data = data
-
-    def __iter__(self) -> Iterator[Any]:
-        return (_cast(batch) for batch in self._data)
-
-    def __len__(self) -> int:
-        return len(self._data)
-
-
-def _in_double(data: Any) -> Any:
-    """The same data in float64: one batch at once, several as they are read."""
-    return _cast(data) if isinstance(data, tuple) else _Double(data)
-
-
-def _cast(item: Any) -> Any:
-    import torch
-
-    if isinstance(item, torch.Tensor):
-        return item.double() if item.is_floating_point() else item
-    if isinstance(item, Mapping):
-        return {key: _cast(value) for key, value in item.items()}
-    return type(item)(_cast(one) for one in item) if isinstance(item, (tuple, list)) else item
 
 
 def _document(report: SpectrumReport, settings: dict[str, Any]) -> dict[str, Any]:
@@ -335,6 +313,8 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         probes = wording.plural(int(document["num_probes"]), "probe")
         spread = f"± {wording.number(error)}, standard error over {probes}"
     how = "exact, float64" if exact else f"stochastic Lanczos quadrature, {document['dtype']}"
+    if document["products"] == "finite differences":
+        how += "; by finite differences, the model or loss has no second derivative"
     return [
         ("target", f"{document['target']}, seed {document['seed']}"),
         ("matrix", f"{_matrix(document)}, {document['dimension']} parameters"),

@@ -13,6 +13,7 @@ from gradworks.curvature.operators.ggn import GGNOperator
 from gradworks.curvature.operators.given import DenseOperator, FunctionOperator
 from gradworks.curvature.operators.hessian import HessianOperator
 from gradworks.curvature.operators.model import ModelOperator
+from gradworks.curvature.operators.twice import SecondDerivativeError
 
 __all__ = [
     "DenseOperator",
@@ -21,5 +22,6 @@ __all__ = [
     "GGNOperator",
     "HessianOperator",
     "ModelOperator",
+    "SecondDerivativeError",
     "SymmetricOperator",
 ]

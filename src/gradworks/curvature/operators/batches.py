@@ -139,7 +139,8 @@ class Batches:
                 if tensor.device != self._device:
                     raise ValueError(
                         f"{label} of data is on {tensor.device}, the parameters on "
-                        f"{self._device}; move one of them"
+                        f"{self._device}; move one of them, e.g. "
+                        "[(x.to(device), y.to(device)) for x, y in loader]"
                     )
             step = self._microbatch_size or n
             for piece, low in enumerate(range(0, n, step)):

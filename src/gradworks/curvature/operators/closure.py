@@ -14,8 +14,12 @@ from gradworks.curvature.operators.hessian import HessianOperator
 from gradworks.curvature.operators.layout import Layout, Selection
 from gradworks.curvature.operators.selfcheck import self_check
 from gradworks.curvature.operators.surroundings import double_backward_kernels
+from gradworks.curvature.operators.twice import eager_code, whole_weight_norm
 
 __all__ = ["ClosureHessian"]
+
+# The others need the parameters as arguments of a function.
+_METHODS = ("double_backward", "finite_difference")
 
 
 class ClosureHessian(HessianOperator):
@@ -26,6 +30,7 @@ class ClosureHessian(HessianOperator):
         closure: Callable[[], Tensor],
         params: Iterable[Tensor] | Mapping[str, Tensor] | Tensor,
         *,
+        method: str = "double_backward",
         cache: str = "auto",
         check: bool = False,
     ) -> None:
@@ -49,12 +54,14 @@ class ClosureHessian(HessianOperator):
                 raise ValueError(f"params[{name}] does not require a gradient: requires_grad_() it")
         if len({id(p) for p in named.values()}) < len(named):
             raise ValueError("params holds the same tensor twice; name it once")
+        if method not in _METHODS:
+            raise ValueError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
         self._closure = closure
         self._probe_chunk = None
         self._start(
             layout,
             [Microbatch(0, 0, 1, None, None)],
-            "double_backward",
+            method,
             "mean",
             cache,
             2**30,
@@ -69,6 +76,8 @@ class ClosureHessian(HessianOperator):
             torch.inference_mode(False),
             torch.enable_grad(),
             double_backward_kernels(),
+            eager_code(),
+            whole_weight_norm(True),
             self._random.replay([]),
         ):
             yield
@@ -79,6 +88,28 @@ class ClosureHessian(HessianOperator):
             found = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ValueError(f"closure must return one number as a tensor, got {found}")
         return self._scalar(loss, part)
+
+    def _finite_difference(self, part: Microbatch, v: Tensor) -> Tensor:
+        """Central difference of two gradients, the tensors moved in place and put back."""
+        before = [t.detach().clone() for t in self._layout.tensors]
+        theta, norm = self._layout.join(before), v.norm()
+        root = torch.finfo(self.dtype).eps ** (1 / 3)
+        step = torch.where(norm > 0, root * (1 + theta.norm()) / norm, torch.ones_like(norm))
+        grads, states = [], self._states()
+        try:
+            for sign in (1.0, -1.0):
+                self._restore(states)
+                self._write(self._layout.split(theta + sign * step * v))
+                grads.append(self._layout.join(self._gradients(part)))
+        finally:
+            self._write(before)
+        return (grads[0] - grads[1]) / (2 * step)
+
+    def _write(self, values: list[Tensor]) -> None:
+        """Put values into the tensors."""
+        with torch.no_grad():
+            for tensor, value in zip(self._layout.tensors, values):
+                tensor.copy_(value)
 
     def _fingerprint(self) -> tuple[Any, ...]:
         return tuple((t.data_ptr(), t._version) for t in self._layout.tensors)
@@ -100,4 +131,6 @@ class ClosureHessian(HessianOperator):
         unknown = [n for n in wanted if n not in every]
         if unknown or not wanted:
             raise ValueError(f"block has no tensor {unknown[:3]}; there are {self.names[:3]}")
-        return ClosureHessian(self._closure, {n: every[n] for n in every if n in wanted})
+        return ClosureHessian(
+            self._closure, {n: every[n] for n in every if n in wanted}, method=self._method
+        )

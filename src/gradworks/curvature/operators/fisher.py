@@ -32,6 +32,15 @@ def _plain(loss_fn: Any) -> bool:
     )
 
 
+def _torch_reduction(loss_fn: Any) -> Literal["mean", "sum"] | None:
+    """How a loss of torch.nn comes to one number; None for a loss of one's own."""
+    if loss_fn in (F.cross_entropy, F.mse_loss, F.binary_cross_entropy_with_logits):
+        return "mean"
+    if type(loss_fn) in (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss):
+        return "sum" if loss_fn.reduction == "sum" else "mean"
+    return None
+
+
 def _recognise(loss_fn: Any) -> Likelihood:
     """The likelihood of a loss of torch.nn."""
     known: list[tuple[Any, type[nn.Module], Likelihood]] = [
@@ -63,7 +72,9 @@ class FisherOperator(GGNOperator):
         F_{emp} = \frac1N \sum_i g_i g_i^\top
 
     with :math:`g_i` the gradient of one example's loss, a mean over its :math:`D` labels
-    (:math:`D=1` for plain classification), drawn independently.
+    (:math:`D=1` for plain classification), drawn independently. A loss of torch with
+    ``reduction="sum"`` sums over them instead, and ignored labels of ``cross_entropy`` count as
+    absent: the exact matrix equals the Gauss-Newton matrix in all these cases.
 
     Args:
         model: As for :class:`GGNOperator`; the first dimension of its output counts examples.
@@ -190,10 +201,8 @@ class FisherOperator(GGNOperator):
     def _middle(self, output: Tensor, part: Microbatch) -> OutputProduct:
         """Multiplication by the expected outer product of the loss's slopes in the outputs."""
         output = output.detach()
-        # Outer products are of one example's loss; the operator weighs a microbatch's mean.
-        share = 1.0 / part.size if self._mean else 1.0
         if self._kind == "exact":
-            return self._expected(output, share)
+            return self._expected(output, self._per_label(output, part))
         if output.dim() == 0 or output.shape[0] != part.size:
             raise ValueError(
                 f"kind={self._kind!r} needs outputs whose first dimension counts examples "
@@ -204,14 +213,16 @@ class FisherOperator(GGNOperator):
             loss = self._scalar(self._loss_fn(leaf, part.targets), part)
             self._require_graph(loss)
             (slope,) = torch.autograd.grad(loss, leaf)
-            slopes = (slope / share)[None]
+            # Outer products are of one example's loss; the operator weighs a microbatch's mean.
+            scale: float | Tensor = 1.0 / part.size if self._mean else 1.0
+            slopes = (slope / scale)[None]
         else:
-            slopes = self._drawn(output, part)
+            slopes, scale = self._drawn(output, part), self._per_label(output, part)
         dims = tuple(range(2, slopes.dim()))
 
         def product(u: Tensor) -> Tensor:
             inner = (slopes * u).sum(dims, keepdim=True) if dims else slopes * u
-            return (slopes * inner).mean(0) * share
+            return (slopes * inner).mean(0) * scale
 
         return product
 
@@ -222,9 +233,25 @@ class FisherOperator(GGNOperator):
             return per_example // output.shape[1] if output.dim() > 1 else 1
         return per_example
 
-    def _expected(self, output: Tensor, share: float) -> OutputProduct:
-        """Closed form of D E[s s^T], s the slope of an example's mean loss."""
-        scale = share / self._labels(output)
+    def _per_label(self, output: Tensor, part: Microbatch) -> float | Tensor:
+        """What one label's outer product counts in a microbatch's matrix."""
+        known = _torch_reduction(self._loss_fn)
+        if known is None:  # a loss of one's own: as the operator is told, a mean over labels
+            return (1.0 / part.size if self._mean else 1.0) / self._labels(output)
+        targets, ignored = part.targets, getattr(self._loss_fn, "ignore_index", -100)
+        if (
+            self._likelihood == "categorical"
+            and isinstance(targets, Tensor)
+            and not targets.is_floating_point()
+        ):
+            counts = (targets != ignored).to(output.dtype)
+            counts = counts.unsqueeze(min(1, output.dim() - 1))
+            return counts if known == "sum" else counts / counts.sum()
+        total = self._labels(output) * (output.shape[0] if output.dim() > 0 else 1)
+        return 1.0 if known == "sum" else 1.0 / total
+
+    def _expected(self, output: Tensor, scale: float | Tensor) -> OutputProduct:
+        """Closed form of the expected outer product of a label's slopes."""
         if self._likelihood == "gaussian":
             return lambda u: (2.0 * scale) * u
         if self._likelihood == "bernoulli":
@@ -235,14 +262,14 @@ class FisherOperator(GGNOperator):
         return lambda u: scale * q * (u - (q * u).sum(axis, keepdim=True))
 
     def _drawn(self, output: Tensor, part: Microbatch) -> Tensor:
-        """Slopes at drawn labels, times sqrt(D): ``(num_samples, n, ...)``."""
+        """Slopes at drawn labels: ``(num_samples, n, ...)``."""
         generator = torch.Generator().manual_seed(
             (self._label_seed + 1_000_003 * part.batch + part.piece) % 2**63
         )
-        S, D = self._num_samples, self._labels(output)
+        S = self._num_samples
         if self._likelihood == "gaussian":
             noise = torch.randn(S, *output.shape, generator=generator, dtype=torch.float64)
-            # y = f + sqrt(1/2) e under the loss D l = |f - y|^2.
+            # y = f + sqrt(1/2) e under the loss |f - y|^2.
             slopes = -2.0 * math.sqrt(0.5) * noise
         elif self._likelihood == "bernoulli":
             p = output.sigmoid().cpu().double()
@@ -255,4 +282,4 @@ class FisherOperator(GGNOperator):
             drawn = torch.multinomial(flat, S, replacement=True, generator=generator)
             hot = F.one_hot(drawn.T, p.shape[-1]).double().reshape(S, *p.shape)
             slopes = (p - hot).movedim(-1, axis + 1)
-        return slopes.to(output.device, output.dtype) / math.sqrt(D)
+        return slopes.to(output.device, output.dtype)

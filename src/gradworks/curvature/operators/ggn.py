@@ -12,6 +12,7 @@ from torch import Tensor
 from gradworks.curvature.operators.batches import Microbatch
 from gradworks.curvature.operators.model import ModelOperator
 from gradworks.curvature.operators.surroundings import linearized
+from gradworks.curvature.operators.twice import look_for_breaks, say_what_is_missing
 
 __all__ = ["GGNOperator"]
 
@@ -108,13 +109,14 @@ class GGNOperator(ModelOperator):
             ]
             if not pairs:
                 return torch.zeros_like(v)
-            (pushed,) = torch.autograd.grad(
-                [g for g, _ in pairs],
-                [graph.dummy],
-                [u for _, u in pairs],
-                retain_graph=True,
-                materialize_grads=True,
-            )
+            with say_what_is_missing():
+                (pushed,) = torch.autograd.grad(
+                    [g for g, _ in pairs],
+                    [graph.dummy],
+                    [u for _, u in pairs],
+                    retain_graph=True,
+                    materialize_grads=True,
+                )
         pulled = torch.autograd.grad(
             output, self._layout.tensors, middle(pushed), retain_graph=keep, allow_unused=True
         )
@@ -156,9 +158,11 @@ class GGNOperator(ModelOperator):
         self._require_graph(output)
         middle = self._middle(output.detach(), part)
         dummy = torch.zeros_like(output, requires_grad=True)
-        pullback = torch.autograd.grad(
-            output, self._layout.tensors, dummy, create_graph=True, allow_unused=True
-        )
+        with say_what_is_missing():
+            pullback = torch.autograd.grad(
+                output, self._layout.tensors, dummy, create_graph=True, allow_unused=True
+            )
+        self._look_for_breaks(list(pullback))
         return _Graph(output, dummy, list(pullback), middle)
 
     def _term(self, part: Microbatch, v: Tensor) -> Tensor:
@@ -207,13 +211,18 @@ class GGNOperator(ModelOperator):
         leaf = output.detach().requires_grad_()
         loss = self._scalar(self._loss_fn(leaf, part.targets), part)
         self._require_graph(loss)
-        (slope,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        with say_what_is_missing():
+            (slope,) = torch.autograd.grad(loss, leaf, create_graph=True)
+        look_for_breaks([slope])
         if not slope.requires_grad:  # a loss linear in the outputs
             return torch.zeros_like
 
         def product(u: Tensor) -> Tensor:
             # Two reverse passes: jvp(grad(loss)) fails on mse_loss ("ZeroTensors are immutable").
-            (out,) = torch.autograd.grad(slope, leaf, u, retain_graph=True, materialize_grads=True)
+            with say_what_is_missing():
+                (out,) = torch.autograd.grad(
+                    slope, leaf, u, retain_graph=True, materialize_grads=True
+                )
             return out
 
         return product

@@ -13,6 +13,7 @@ from gradworks.curvature.operators.batches import Microbatch
 from gradworks.curvature.operators.layout import Selection
 from gradworks.curvature.operators.model import LossFn, Method, ModelOperator
 from gradworks.curvature.operators.surroundings import Mode, linearized
+from gradworks.curvature.operators.twice import SecondDerivativeError, say_what_is_missing
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -28,11 +29,12 @@ def _second(grads: Grads, params: Sequence[Tensor], vectors: Sequence[Tensor], *
     pairs = [(g, v) for g, v in zip(grads, vectors) if g is not None and g.requires_grad]
     if not pairs:
         return [None] * len(params)
-    return list(
-        torch.autograd.grad(
-            [g for g, _ in pairs], params, [v for _, v in pairs], allow_unused=True, **how
+    with say_what_is_missing():
+        return list(
+            torch.autograd.grad(
+                [g for g, _ in pairs], params, [v for _, v in pairs], allow_unused=True, **how
+            )
         )
-    )
 
 
 class HessianOperator(ModelOperator):
@@ -58,12 +60,15 @@ class HessianOperator(ModelOperator):
             ``"forward_over_reverse"`` (no kept graph), ``"linearize"`` (traced once) or
             ``"finite_difference"`` (for operations without a second derivative).
         mode: ``"eval"`` (default), ``"train"`` (same dropout masks in every product) or ``"keep"``.
-        microbatch_size: Cut batches into pieces of at most this many examples.
+        microbatch_size: Cut batches into pieces of at most this many examples. A loss that is a
+            mean over something else (class weights, ignored labels) then depends on the cut;
+            with ``reduction="sum"`` it does not.
         reduction: ``"mean"`` as above; ``"sum"``: ``loss_fn`` sums and so does the operator.
         cache: ``"auto"`` keeps the gradient graphs of all batches while they fit into
             ``cache_bytes``; ``"always"``; ``"never"`` rebuilds them for each product.
         cache_bytes: The limit, default 1 GiB.
-        process_group: Each process holds its own batches; products are summed over the group.
+        process_group: Each process holds its own batches; products are summed over the group. A
+            model under ``DistributedDataParallel`` without it: each process's own Hessian.
         check: Multiply twice and test symmetry on construction (debug runs).
         probe_chunk: Vectors in one batched product of :meth:`matmat`; ``None`` multiplies one
             after the other, which is faster on CPU.
@@ -72,9 +77,15 @@ class HessianOperator(ModelOperator):
         TypeError: ``model``, ``loss_fn``, ``data`` or ``params`` of a wrong type; one-shot data.
         ValueError: Empty data, no trainable parameter, a wrong option, mixed devices or types,
             integer or complex parameters.
-        RuntimeError: ``check=True`` and the products differ or are not symmetric.
+        RuntimeError: ``check=True`` and the products differ or are not symmetric. In a product:
+            :class:`~gradworks.curvature.operators.SecondDerivativeError` where an operation has no
+            second derivative, or hides that it has none.
 
     Note:
+        ``weight_norm``, whose second derivative torch has wrong, is written out; compiled code runs
+        as it was written, recurrent layers without cuDNN, attention without fused kernels: none of
+        these has a second derivative.
+
         A model under ``fully_shard`` (FSDP2) is multiplied by finite differences, since FSDP2 keeps
         no graph of the gradient; vectors are then the local shards, and all processes make the same
         calls.
@@ -146,6 +157,7 @@ class HessianOperator(ModelOperator):
         closure: Callable[[], Tensor],
         params: Iterable[Tensor] | Mapping[str, Tensor] | Tensor,
         *,
+        method: Literal["double_backward", "finite_difference"] = "double_backward",
         cache: Literal["auto", "always", "never"] = "auto",
         check: bool = False,
     ) -> HessianOperator:
@@ -157,6 +169,7 @@ class HessianOperator(ModelOperator):
         Args:
             closure: Returns the loss with its graph; the same at each call.
             params: The tensors to differentiate by, each with ``requires_grad``.
+            method: As for the class; ``"finite_difference"`` moves the tensors in place and back.
             cache: As for the class.
             check: As for the class.
 
@@ -166,7 +179,7 @@ class HessianOperator(ModelOperator):
         Raises:
             TypeError: ``closure`` cannot be called, or ``params`` holds something else than
                 tensors.
-            ValueError: No tensor, or one that does not require a gradient.
+            ValueError: No tensor, one that does not require a gradient, or an unknown ``method``.
 
         Example:
             >>> import torch
@@ -178,7 +191,7 @@ class HessianOperator(ModelOperator):
         """  # noqa: DOC502
         from gradworks.curvature.operators.closure import ClosureHessian
 
-        return ClosureHessian(closure, params, cache=cache, check=check)
+        return ClosureHessian(closure, params, method=method, cache=cache, check=check)
 
     def apply(self, v: Tensor) -> Tensor:
         """Multiply one vector by the chosen method, unchecked.
@@ -235,6 +248,8 @@ class HessianOperator(ModelOperator):
             rows = _second(
                 kept, self._layout.tensors, vectors, retain_graph=True, is_grads_batched=True
             )
+        except SecondDerivativeError:
+            raise
         except RuntimeError:  # an operation without a batching rule
             return super().apply_block(unit)
         flat = [

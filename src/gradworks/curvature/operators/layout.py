@@ -50,6 +50,9 @@ def select_parameters(model: nn.Module, params: Selection) -> dict[str, Tensor]:
     """
     every = dict(model.named_parameters())
     trainable: dict[str, Tensor] = {name: p for name, p in every.items() if p.requires_grad}
+    lazy = [n for n, p in trainable.items() if isinstance(p, nn.parameter.UninitializedParameter)]
+    if lazy:
+        raise ValueError(f"parameters {_listed(lazy)} have no shape yet; call the model once first")
     if not trainable:
         raise ValueError(
             f"{type(model).__name__} has no trainable parameter: set requires_grad=True on at "
@@ -124,7 +127,7 @@ class Layout:
         """Views of a (P,) vector in the tensors' shapes; of (k, P): with k in front."""
         lead = vector.shape[:-1]
         parts = torch.split(vector, self.sizes, dim=-1)
-        return [part.view(*lead, *shape) for part, shape in zip(parts, self.shapes)]
+        return [part.view((*lead, *shape)) for part, shape in zip(parts, self.shapes)]
 
     def join(self, tensors: Sequence[Tensor | None]) -> Tensor:
         """One (P,) vector of tensors in order; ``None`` stands for zeros."""
@@ -134,6 +137,12 @@ class Layout:
                 for i, t in enumerate(tensors)
             ]
         )
+
+    def refuse_sparse(self, grads: Sequence[Tensor | None]) -> None:
+        """Sparse gradients have neither a second derivative nor a place in a vector."""
+        for name, g in zip(self.names, grads):
+            if g is not None and g.is_sparse:
+                raise ValueError(f"gradient of {name} is sparse; build its layer with sparse=False")
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """One vector of tensors by name.

@@ -29,6 +29,16 @@ from gradworks.curvature.operators.surroundings import (
     log_attention,
     model_mode,
 )
+from gradworks.curvature.operators.twice import (
+    eager_code,
+    has_weight_norm,
+    look_for_breaks,
+    recurrent_kernels,
+    require_graph,
+    say_what_is_missing,
+    unwrapped,
+    whole_weight_norm,
+)
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -71,11 +81,12 @@ class ModelOperator(GraphKeeper):
             raise TypeError(f"loss_fn must be callable, got {type(loss_fn).__name__}")
         check_choice("mode", mode, ("eval", "train", "keep"))
         check_choice("reduction", reduction, ("mean", "sum"))
-        if isinstance(model, nn.parallel.DistributedDataParallel):
-            model = model.module  # its reducer waits for hooks that autograd.grad never runs
+        # A reducer would wait for hooks that autograd.grad never runs; compiled code derives once.
+        model = unwrapped(model)
         layout = Layout(select_parameters(model, params))
         self._refuse_shards(layout)
         self._model = model
+        self._weight_norm = has_weight_norm(model)
         self._loss_fn = loss_fn
         self._mode: Mode = mode
         self._options: dict[str, Any] = {
@@ -140,6 +151,7 @@ class ModelOperator(GraphKeeper):
         self._group = process_group
         self._random = RandomState(layout.device)
         self._local_examples: int | None = None
+        self._looked = False
         self._examples = 0
 
     # -- names and vectors ---------------------------------------------------------------------
@@ -212,6 +224,9 @@ class ModelOperator(GraphKeeper):
             torch.inference_mode(False),
             torch.enable_grad(),
             double_backward_kernels(),
+            recurrent_kernels(self._model, self.device),
+            eager_code(),
+            whole_weight_norm(self._weight_norm),
             model_mode(self._model, self._mode),
             self._random.replay(generators),
         ):
@@ -254,16 +269,23 @@ class ModelOperator(GraphKeeper):
         params = (
             self._layout.tensors if override is None else [override[n] for n in self._layout.names]
         )
-        return list(torch.autograd.grad(loss, params, create_graph=graph, allow_unused=True))
-
-    @staticmethod
-    def _require_graph(loss: Tensor) -> None:
-        """A loss without a graph has no derivative."""
-        if not loss.requires_grad:
-            raise ValueError(
-                "the loss does not depend on any selected parameter through autograd; "
-                "look for detach(), no_grad() or .item() in the model, the loss or the closure"
+        with say_what_is_missing():
+            grads: list[Tensor | None] = list(
+                torch.autograd.grad(loss, params, create_graph=graph, allow_unused=True)
             )
+        if not self._looked:
+            self._layout.refuse_sparse(grads)
+        if graph:
+            self._look_for_breaks(grads)
+        return grads
+
+    def _look_for_breaks(self, grads: list[Tensor | None]) -> None:
+        """Once: a hidden break of the graph would make products zero."""
+        if not self._looked:
+            look_for_breaks(grads)
+            self._looked = True
+
+    _require_graph = staticmethod(require_graph)
 
     # -- sums over the data and over processes -----------------------------------------------------
 

@@ -167,6 +167,8 @@ def spectrum(
     num_probes: int = 10,
     top: int = 20,
     generator: torch.Generator | None = None,
+    max_steps: int = 300,
+    basis_device: torch.device | str | None = None,
     progress: Progress | None = None,
 ) -> SpectrumReport:
     """Measure a spectrum, split it into outliers and bulk, and summarise it.
@@ -179,6 +181,8 @@ def spectrum(
         num_probes: Probes, default 10; at least 2 for standard errors.
         top: Eigenvalues at the upper end, default 20; half as many at the lower.
         generator: Source of the probes; ``None`` for a fresh one with seed 0.
+        max_steps: Lanczos steps for each end of the spectrum at most, default 300.
+        basis_device: Where Lanczos vectors are kept, e.g. ``"cpu"`` for a model that fills its GPU.
         progress: Called with (products done, products in all).
 
     Returns:
@@ -201,13 +205,20 @@ def spectrum(
         raise TypeError(f"op must be a SymmetricOperator, got {type(op).__name__}")
     if method not in {"auto", "exact", "slq"}:
         raise ValueError(f"method must be one of auto, exact, slq, got {method!r}")
-    for name, value in (("num_steps", num_steps), ("num_probes", num_probes), ("top", top)):
+    for name, value in (
+        ("num_steps", num_steps),
+        ("num_probes", num_probes),
+        ("top", top),
+        ("max_steps", max_steps),
+    ):
         check_count(name, value)
     if method == "exact" or (method == "auto" and op.dimension <= AUTO_EXACT):
         return _exact_report(exact_spectrum(op, progress=progress), top)
     if generator is None:
         generator = torch.Generator().manual_seed(0)
-    return _quadrature_report(op, num_steps, num_probes, top, generator, progress)
+    return _quadrature_report(
+        op, num_steps, num_probes, top, generator, max_steps, basis_device, progress
+    )
 
 
 def _exact_report(found: Spectrum, top: int) -> SpectrumReport:
@@ -248,13 +259,15 @@ def _quadrature_report(
     num_probes: int,
     top: int,
     generator: torch.Generator,
+    max_steps: int,
+    basis_device: torch.device | str | None,
     progress: Progress | None,
 ) -> SpectrumReport:
     """Density by quadrature, ends by Lanczos."""
     P = op.dimension
     top, low = min(top, P), min(max(1, top // 2), P)
     products = num_probes * min(num_steps, P)
-    ends = 2 * min(300, P)
+    ends = 2 * min(max_steps, P)
     total = products + ends
 
     def shifted(start: int) -> Progress | None:
@@ -267,19 +280,17 @@ def _quadrature_report(
         num_steps=num_steps,
         num_probes=num_probes,
         generator=generator,
+        basis_device=basis_device,
         progress=shifted(0),
     )
-    upper = eigsh(
-        op, top, which="LA", tol=_END_TOL, generator=generator, progress=shifted(products)
-    )
-    lower = eigsh(
-        op,
-        low,
-        which="SA",
-        tol=_END_TOL,
-        generator=generator,
-        progress=shifted(products + ends // 2),
-    )
+    ends_options: dict[str, Any] = {
+        "tol": _END_TOL,
+        "max_steps": max_steps,
+        "generator": generator,
+        "basis_device": basis_device,
+    }
+    upper = eigsh(op, top, which="LA", progress=shifted(products), **ends_options)
+    lower = eigsh(op, low, which="SA", progress=shifted(products + ends // 2), **ends_options)
     if progress is not None:
         progress(total, total)
     t = upper.values.detach().cpu().double()
