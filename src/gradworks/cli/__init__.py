@@ -13,7 +13,16 @@ try:
 except ImportError as error:
     raise ImportError('the command needs: pip install "gradworks[cli]"') from error
 
-from gradworks.cli import catalogue, comparing, contributing, data, measuring, running
+from gradworks.cli import (
+    catalogue,
+    comparing,
+    contributing,
+    data,
+    landscapes,
+    measuring,
+    rates,
+    running,
+)
 from gradworks.cli.app import (
     FAILED,
     INTERRUPTED,
@@ -26,7 +35,18 @@ from gradworks.cli.app import (
     console,
 )
 
-__all__ = ["app", "catalogue", "comparing", "contributing", "data", "main", "measuring", "running"]
+__all__ = [
+    "app",
+    "catalogue",
+    "comparing",
+    "contributing",
+    "data",
+    "landscapes",
+    "main",
+    "measuring",
+    "rates",
+    "running",
+]
 
 # A wrong name or value is the caller's to mend; the rest is a failed run.
 USER_ERRORS = (UsageError, LookupError, ValueError, TypeError, FileNotFoundError)

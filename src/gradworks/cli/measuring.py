@@ -22,6 +22,12 @@ def spectrum(
     top: Annotated[int, typer.Option(min=1, help="Eigenvalues at the upper end.")] = 20,
     steps: Annotated[int, typer.Option(min=1, help="Lanczos steps a probe.")] = 100,
     probes: Annotated[int, typer.Option(min=1, help="Random probes (error bars need >= 2).")] = 10,
+    max_steps: Annotated[
+        int, typer.Option(min=1, help="Lanczos steps at each end, at most.")
+    ] = 300,
+    examples: Annotated[
+        int | None, typer.Option(min=1, help="The target's first so many only.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the target and of the probes.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="FILE.json; .png and .html stand beside it.")
@@ -46,6 +52,8 @@ def spectrum(
             top=top,
             num_steps=steps,
             num_probes=probes,
+            max_steps=max_steps,
+            examples=examples,
             seed=seed,
             progress=listen,
         )

@@ -1,0 +1,197 @@
+"""The largest eigenvalue against PyHessian's power iteration, and what the schedule costs.
+
+``python benchmarks/learning_rate.py`` measures all; ``eigenvalue`` or ``share`` one part;
+``--small`` is a smoke test. Products are counted, not timed, for the target of a third of
+PyHessian's; the ratio of times of gradworks over times of the peer stands beside it. Each side gets
+the loosest tolerance of its own kind with which it reaches a relative error of 1e-3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import metadata
+from time import perf_counter
+from types import ModuleType
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gradworks.bench.timing import compare
+from gradworks.curvature import HessianOperator, eigsh
+from gradworks.curvature.learning_rate import CurvatureSchedule
+
+ERROR = 1e-3  # relative, of the largest eigenvalue
+TOLERANCES = (3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6)
+
+
+def network(inputs: int = 64, hidden: int = 128) -> nn.Sequential:
+    """64-128-128-10 with tanh: 26,122 parameters."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.Tanh(),
+        nn.Linear(hidden, hidden),
+        nn.Tanh(),
+        nn.Linear(hidden, 10),
+    )
+
+
+def clusters(n: int, inputs: int = 64) -> tuple[Tensor, Tensor]:
+    """Ten Gaussian clusters."""
+    g = torch.Generator().manual_seed(1)
+    centres = torch.randn(10, inputs, generator=g)
+    labels = torch.randint(10, (n,), generator=g)
+    return centres[labels] + 1.5 * torch.randn(n, inputs, generator=g), labels
+
+
+def train(model: nn.Module, data: tuple[Tensor, Tensor], steps: int) -> None:
+    """Away from the start, where the spectrum has its outliers."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    g = torch.Generator().manual_seed(2)
+    for _ in range(steps):
+        rows = torch.randint(len(data[1]), (64,), generator=g)
+        optimizer.zero_grad()
+        F.cross_entropy(model(data[0][rows]), data[1][rows]).backward()
+        optimizer.step()
+    for p in model.parameters():
+        p.grad = None
+
+
+def peer() -> ModuleType | None:
+    """PyHessian, or a line that says why it is left out."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pyhessian
+    except ImportError as error:
+        print(
+            f"PyHessian is left out ({error}); "
+            "pip install --no-deps -r requirements/peers-nodeps.txt"
+        )
+        return None
+    return pyhessian
+
+
+def counted(module: ModuleType, run: Callable[[], float]) -> tuple[float, int]:
+    """A value of the peer, and its Hessian products."""
+    inner, calls = module.hessian_vector_product, 0
+
+    def product(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        return inner(*arguments)
+
+    module.hessian_vector_product = product
+    try:
+        return run(), calls
+    finally:
+        module.hessian_vector_product = inner
+
+
+def loosest(
+    run: Callable[[float], tuple[float, int]], exact: float, name: str
+) -> tuple[float | None, int]:
+    """The loosest tolerance that reaches the accuracy, and the products it takes."""
+    for tol in TOLERANCES:
+        value, products = run(tol)
+        error = abs(value / exact - 1)
+        if error <= ERROR:
+            print(f"  {name}: {products} products, tol {tol:g}, relative error {error:.1e}")
+            return tol, products
+    print(f"  {name} does not reach a relative error of {ERROR:g}: not compared")
+    return None, 0
+
+
+def bench_eigenvalue(blocks: int, n: int) -> None:
+    """Products and time for the largest eigenvalue to 1e-3."""
+    model, data = network(), clusters(n)
+    train(model, data, 200)
+    with HessianOperator(model, F.cross_entropy, data) as op:
+        exact = float(eigsh(op, tol=1e-6).values[0])
+
+    def ours(tol: float) -> tuple[float, int]:
+        with HessianOperator(model, F.cross_entropy, data) as op:
+            found = eigsh(op, tol=tol)
+            return float(found.values[0]), found.matvecs
+
+    mine, products = loosest(ours, exact, "gradworks")
+    pyhessian = peer()
+    if pyhessian is None or mine is None:
+        return
+
+    def power(tol: float) -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            op = pyhessian.hessian(model, F.cross_entropy, data=data, cuda=False)
+            found = float(op.eigenvalues(maxIter=1000, tol=tol, top_n=1)[0][0])
+        for p in model.parameters():
+            p.grad = None
+        return found
+
+    # the package's name for the module is also that of the class in it
+    module = sys.modules["pyhessian.hessian"]
+    torch.manual_seed(0)  # it draws its start from the global generator
+    his, calls = loosest(lambda tol: counted(module, lambda: power(tol)), exact, "PyHessian")
+    if his is None:
+        return
+    print(f"  products: {calls / products:.2f} times fewer   [target >= 3]")
+
+    def ours_again() -> object:
+        return ours(mine)
+
+    def theirs() -> object:
+        return power(his)
+
+    timed = compare(
+        ours_again,
+        theirs,
+        name="largest eigenvalue to 1e-3, MLP",
+        peer_name="PyHessian, power iteration",
+        peer_version=metadata.version("PyHessian"),
+        blocks=blocks,
+    )
+    print(timed.line())
+
+
+def bench_share(n: int, epochs: int) -> None:
+    """The share of training time that the schedule takes, by its own account."""
+    for every in (1, 5):
+        model, (x, y) = network(), clusters(n)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
+        schedule = CurvatureSchedule(
+            optimizer, model, F.cross_entropy, (x, y), rule="rmt", every=every
+        )
+        g = torch.Generator().manual_seed(3)
+        start = perf_counter()
+        for _ in range(epochs):
+            for rows in torch.randperm(n, generator=g).split(32):
+                optimizer.zero_grad()
+                F.cross_entropy(model(x[rows]), y[rows]).backward()
+                optimizer.step()
+            schedule.step()
+        print(
+            f"schedule, every={every}, {n} examples an epoch: {100 * schedule.share:.2f} % of "
+            f"{perf_counter() - start:.1f} s   [target <= 5 %]"
+        )
+
+
+def main() -> None:
+    """Parse the command line and print the figures."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", nargs="?", default="all", choices=("all", "eigenvalue", "share"))
+    parser.add_argument("--blocks", type=int, default=30)
+    parser.add_argument("--small", action="store_true", help="a smoke test")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.what in ("all", "eigenvalue"):
+        bench_eigenvalue(2 if options.small else options.blocks, 128 if options.small else 512)
+    if options.what in ("all", "share"):
+        bench_share(*((500, 2) if options.small else (50_000, 10)))
+
+
+if __name__ == "__main__":
+    main()
