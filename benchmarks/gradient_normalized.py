@@ -53,8 +53,8 @@ def value_and_grad(problem: Posed) -> Callable[[Any], tuple[float, Any]]:
     return both
 
 
-def trust(problem: Posed) -> Callable[[], Tensor]:
-    """``scipy.optimize.minimize(method="trust-exact")``."""
+def trust(problem: Posed, method: str) -> Callable[[], Tensor]:
+    """``scipy.optimize.minimize(method="trust-exact")``, or another with a region of trust."""
 
     def run() -> Tensor:
         found = scipy.optimize.minimize(
@@ -62,7 +62,7 @@ def trust(problem: Posed) -> Callable[[], Tensor]:
             problem.x0.numpy(),
             jac=True,
             hess=lambda x: problem.exact(torch.tensor(x)).numpy(),
-            method="trust-exact",
+            method=method,
             options={"gtol": TOLERANCE, "maxiter": 500},
         )
         return torch.tensor(found.x)
@@ -116,8 +116,12 @@ def main() -> None:
     for name, problem in problems.items():
         own = ours(problem)
         print(f"{name}: our gradient norm {gradient_norm(problem, own()):.1e}")
-        for peer, make in (("scipy trust-exact", trust), ("torch LBFGS", lbfgs)):
-            theirs = make(problem)
+        peers = {
+            "scipy trust-exact": trust(problem, "trust-exact"),
+            "scipy trust-ncg": trust(problem, "trust-ncg"),
+            "torch LBFGS": lbfgs(problem),
+        }
+        for peer, theirs in peers.items():
             version = scipy.__version__ if "scipy" in peer else torch.__version__
             print(f"  {peer} ends at {gradient_norm(problem, theirs()):.1e}")
             found = compare(
