@@ -33,7 +33,7 @@ __all__ = [
 
 SMALL = 1 << 15  # a step of a shorter vector, operation by operation: 30 us; a kernel's call: 70 us
 TOGETHER = 4  # tensors a call: 10 us each instead of 23; with more, compiling takes too long
-GATHERED = 1 << 16  # shorter vectors are copied into one, and back: 4 us each instead of 30
+GATHERED = 1 << 13  # shorter vectors are copied into one, and back: 4 us each instead of 30
 AT_ONCE = 1 << 18  # entries so gathered: the copies stay in the processor's cache
 
 
