@@ -105,9 +105,19 @@ def gradient_norm(problem: Posed, x: Tensor) -> float:
 def main() -> None:
     """Parse the command line and print the ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", nargs="*", help="problems, solve; both")
     parser.add_argument("--blocks", type=int, default=30)
     options = parser.parse_args()
+    what = options.what or ("problems", "solve")
     torch.set_num_threads(1)
+    if "problems" in what:
+        measure_problems(options.blocks)
+    if "solve" in what:
+        measure_solve(options.blocks)
+
+
+def measure_problems(blocks: int) -> None:
+    """Time to the accuracy on each problem."""
     problems = {
         "logistic regression, breast cancer": posed("breast-cancer"),
         "log-sum-exp, 400 x 200, mu = 1": posed("lse-1", m=400, n=200),
@@ -130,10 +140,14 @@ def main() -> None:
                 name=name,
                 peer_name=peer,
                 peer_version=version,
-                blocks=options.blocks,
+                blocks=blocks,
                 inner=1,
             )
             print(f"  {found.line()}", flush=True)
+
+
+def measure_solve(blocks: int) -> None:
+    """One solve with a matrix of rank one."""
     n = 2000
     generator = torch.Generator().manual_seed(0)
     q, g = (torch.randn(n, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -147,7 +161,7 @@ def main() -> None:
         name="rank-one solve, n = 2000",
         peer_name="Cholesky",
         peer_version=torch.__version__,
-        blocks=min(options.blocks, 10),
+        blocks=blocks,
         inner=1,
     )
     print(f"{found.line()}   [target <= 0.01]")

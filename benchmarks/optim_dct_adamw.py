@@ -9,7 +9,8 @@ against ``torch.optim.Muon`` and DCTAdamW on the matrices alone. ``transform``: 
 of an n x n matrix by FFT against the matrix product. ``state``: bytes of state of each. Without a
 word all are measured. Peers that are not installed are left out and named.
 
-``--threads``, ``--device``, ``--models``, ``--small`` as in the other scripts.
+``--only "DCTAdamW" --against "released arithmetic"`` restricts the steps; ``--threads``,
+``--device``, ``--models``, ``--small`` as in the other scripts.
 """
 
 from __future__ import annotations
@@ -163,8 +164,12 @@ def measure_steps(model: str, options: Any) -> None:
 
     found = peers_of_steps(params)
     for name, settings in OURS.items():
+        if options.only and name not in options.only:
+            continue
         own = stepper(DCTAdamW, params(), rank=rank_of(params()), **settings)
         for theirs, version, step in found:
+            if options.against and theirs not in options.against:
+                continue
             if "SVD" in theirs and (name != "DCTAdamW" or model == "matrix"):
                 continue  # 70 times as long, or minutes a step
             goal = TARGETS.get((name, theirs)) if model == "mixed" else None
@@ -270,6 +275,8 @@ def main() -> None:
     """Parse the command line and print the ratios."""
     options = parser(__doc__ or "")
     options.add_argument("what", nargs="*", help=f"of {', '.join(WHAT)}; all")
+    options.add_argument("--only", nargs="+", choices=tuple(OURS), help="of steps; all")
+    options.add_argument("--against", nargs="+", help="peers of steps, by name; all")
     arguments = options.parse_args()
     unknown = sorted(set(arguments.what) - set(WHAT))
     if unknown:
