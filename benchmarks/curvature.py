@@ -247,7 +247,7 @@ def report(
 # -- what is measured --------------------------------------------------------------------------
 
 
-def bench_lanczos(problem: Problem, blocks: int) -> None:
+def bench_lanczos(problem: Problem, blocks: int, chosen: list[str]) -> None:
     """One probe of quadrature: m products, reorthogonalisation, nodes and weights."""
     print(problem.name)
 
@@ -256,6 +256,8 @@ def bench_lanczos(problem: Problem, blocks: int) -> None:
             return slq(op, num_steps=problem.steps, num_probes=1)
 
     for peer_name, (package, make) in PEERS.items():
+        if chosen and peer_name not in chosen:
+            continue
         peer = make(problem)
         if peer is not None:
             report(
@@ -356,7 +358,7 @@ def bench_accuracy(blocks: int) -> None:
     )
 
 
-def bench_dense(blocks: int) -> None:
+def bench_dense(blocks: int, chosen: list[str]) -> None:
     """The whole Hessian of 1,415 parameters, N = 1,000, float64."""
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -379,17 +381,18 @@ def bench_dense(blocks: int) -> None:
         with HessianOperator(model, F.cross_entropy, (x, y)) as op:
             return op.to_dense()
 
-    report(
-        ours,
-        lambda: torch.autograd.functional.hessian(loss, flat, vectorize=True),
-        name="dense Hessian, P = 1,415",
-        peer_name="torch.autograd.functional.hessian(vectorize=True)",
-        package="torch",
-        blocks=blocks,
-        target=2.0,
-    )
+    if not chosen or "torch" in chosen:
+        report(
+            ours,
+            lambda: torch.autograd.functional.hessian(loss, flat, vectorize=True),
+            name="dense Hessian, P = 1,415",
+            peer_name="torch.autograd.functional.hessian(vectorize=True)",
+            package="torch",
+            blocks=blocks,
+            target=2.0,
+        )
     peer = imported("curvlinops", "curvlinops")
-    if peer is None:
+    if peer is None or (chosen and "curvlinops" not in chosen):
         return
 
     def theirs() -> object:
@@ -422,6 +425,7 @@ def main() -> None:
     )
     parser.add_argument("--blocks", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peers", nargs="+", default=[], help="by name, of nets and dense; all")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     every = arguments.what == "all"
@@ -429,13 +433,13 @@ def main() -> None:
         if every or arguments.what == name:
             # A block of the residual net lasts seconds.
             most = 10 if name == "conv" else arguments.blocks
-            bench_lanczos(problem, min(arguments.blocks, most))
+            bench_lanczos(problem, min(arguments.blocks, most), arguments.peers)
     if every or arguments.what == "trace":
         bench_trace(arguments.blocks)
     if every or arguments.what == "accuracy":
         bench_accuracy(arguments.blocks)
     if every or arguments.what == "dense":
-        bench_dense(min(arguments.blocks, 15))  # seconds each
+        bench_dense(min(arguments.blocks, 15), arguments.peers)  # seconds each
     sys.stdout.flush()
 
 
