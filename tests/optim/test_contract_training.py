@@ -303,19 +303,19 @@ def test_a_gradient_that_is_not_finite_spoils_what_is_documented(
 
 @lines
 def test_trains_a_network_with_autocast(line: Line) -> None:
-    with torch.random.fork_rng():
+    losses = []
+    with torch.random.fork_rng():  # around the steps too: some draw numbers
         torch.manual_seed(0)
         model = nn.Sequential(
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
         )
         x, y = torch.randn(48, 1, 8, 8), torch.arange(48) % 3
-    optimizer = line.on(model.parameters(), weight_decay=1e-3)
-    losses = []
-    for _ in range(30):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = nn.functional.cross_entropy(model(x), y)
-        optimizer.zero_grad()
-        line.backward(optimizer, loss)
-        optimizer.step()
-        losses.append(loss.item())
+        optimizer = line.on(model.parameters(), weight_decay=1e-3)
+        for _ in range(30):
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = nn.functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            line.backward(optimizer, loss)
+            optimizer.step()
+            losses.append(loss.item())
     assert losses[-1] < 0.3 * losses[0]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import spearmanr
 
+from gradworks.bench import data
 from gradworks.bench.data import MissingData
 from gradworks.bench.experiment import Workload
 from gradworks.bench.result import Result
@@ -27,6 +28,11 @@ from gradworks.papers.hessian_alignment.trial import trial as run
 FULL = paper.build("full")
 WORKLOADS = {w.name: w for w in FULL.workloads}
 ARMS = {a.name: a for a in FULL.arms}
+
+
+HERE = {row["name"] for row in data.installed() if row["here"]}
+needs_emg = pytest.mark.skipif("emg" not in HERE, reason="needs: gradworks data install emg")
+SESSIONS = pytest.param("sessions", marks=needs_emg)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -124,6 +130,7 @@ def test_label_shift_has_opposite_majorities() -> None:
 
 
 @pytest.mark.slow
+@needs_emg
 def test_turned_digits_and_sessions_keep_the_unseen_domains_apart() -> None:
     turned = problem("rotated")
     assert len(turned.train) == 4
@@ -313,7 +320,9 @@ def test_rank_correlation() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(WORKLOADS))
+@pytest.mark.parametrize(
+    "name", [SESSIONS if name == "sessions" else name for name in sorted(WORKLOADS)]
+)
 def test_every_arm_gives_the_figures_that_criteria_ask_for(name: str) -> None:
     workload = short(name)
     asked = {c.metric for claim in FULL.claims for c in claim.criteria if name in c.workloads}
@@ -328,7 +337,7 @@ def test_every_arm_gives_the_figures_that_criteria_ask_for(name: str) -> None:
         assert trial.curves["test"]
 
 
-@pytest.mark.parametrize("name", ["coloured", "sessions"])
+@pytest.mark.parametrize("name", ["coloured", SESSIONS])
 def test_trials_are_paired_repeatable_and_blind_while_tuning(name: str) -> None:
     start = [Trial.offline(short(name, steps=0), ARMS[a], seed=2) for a in ("erm", "fish", "hgp")]
     for trial in start:
@@ -367,7 +376,14 @@ class Stops:
         return self.ticks >= self.after
 
 
-@pytest.mark.parametrize(("name", "after"), [("coloured", 1), ("sessions", 1), ("sessions", 3)])
+@pytest.mark.parametrize(
+    ("name", "after"),
+    [
+        ("coloured", 1),
+        pytest.param("sessions", 1, marks=needs_emg),
+        pytest.param("sessions", 3, marks=needs_emg),
+    ],
+)
 def test_a_trial_that_was_stopped_ends_where_it_would_have(name: str, after: int) -> None:
     workload, arm = short(name), ARMS["hutchinson"]
     params = {"strength": 1.0, "anneal": 0.3}
@@ -390,6 +406,7 @@ def test_a_run_that_leaves_the_finite_numbers_has_diverged() -> None:
 # ---------------------------------------------------------------- figures
 
 
+@needs_emg
 def test_figures() -> None:
     empty: dict[str, Any] = {"arms": [], "workloads": [], "studies": [], "finals": [], "curves": []}
     assert paper.figures(Result({"format": 1, **empty})) == []
