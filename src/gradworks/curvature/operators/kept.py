@@ -46,11 +46,21 @@ class GraphKeeper(SymmetricOperator):
 
     def _fingerprint(self) -> tuple[Any, ...]:
         """Changes whenever a parameter or buffer is written to in place or replaced, or a mode."""
-        tensors = [*self._model.parameters(), *self._model.buffers()]
-        written = tuple((t.data_ptr(), t._version) for t in tensors)
-        if self._mode != "keep":
-            return written
-        return (*written, *(module.training for module in self._model.modules()))
+        found: list[Any] = []
+        waiting, seen = [self._model], {id(self._model)}
+        while waiting:  # modules() builds names, which takes as long as small products
+            module = waiting.pop()
+            for held in (module._parameters, module._buffers):
+                for tensor in held.values():
+                    if tensor is not None:
+                        found += (tensor.data_ptr(), tensor._version)
+            if self._mode == "keep":
+                found.append(module.training)
+            for child in module._modules.values():
+                if child is not None and id(child) not in seen:
+                    seen.add(id(child))
+                    waiting.append(child)
+        return tuple(found)
 
     def _graphs(self) -> Any:
         """The kept graphs, built on first use and after a change of the model; None if refused."""
