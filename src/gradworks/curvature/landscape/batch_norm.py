@@ -100,7 +100,7 @@ def bn_report(plane_eval: LossPlane | LossLine, plane_recalibrated: LossPlane | 
     if largest > _TOLERATED:
         warnings.warn(
             f"stored batch-norm statistics change the loss by up to {largest:.0%}: read the "
-            "recalibrated plane, or use Hessian axes",
+            "recalibrated plane",
             UserWarning,
             stacklevel=2,
         )
