@@ -294,3 +294,27 @@ def test_sparse_gradients_and_lazy_parameters_are_refused() -> None:
         HessianOperator(sparse, F.cross_entropy, data).to_dense()
     with pytest.raises(ValueError, match=r"0.weight, 0.bias have no shape yet; call the model"):
         HessianOperator(nn.Sequential(nn.LazyLinear(3)), F.cross_entropy, data)
+
+
+def test_an_operation_without_forward_mode_names_the_method_that_works() -> None:
+    class Sampled(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.image = torch.nn.Parameter(torch.randn(1, 1, 3, 4, dtype=torch.float64))
+
+        def forward(self, at: torch.Tensor) -> torch.Tensor:
+            found = torch.nn.functional.grid_sample(self.image.tanh(), at, align_corners=False)
+            return found.square()
+
+    at = torch.rand(1, 2, 2, 2, dtype=torch.float64)
+    data = (at, torch.zeros(1, dtype=torch.float64))
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return output.mean() + target.sum()
+
+    model, v = Sampled(), torch.ones(12, dtype=torch.float64)
+    forward = HessianOperator(model, loss, data, method="forward_over_reverse")
+    with pytest.raises(RuntimeError, match=r"grid_sampler.*Use method='double_backward'") as caught:
+        forward.matvec(v)
+    assert type(caught.value) is RuntimeError
+    assert HessianOperator(model, loss, data).matvec(v).isfinite().all()

@@ -322,7 +322,7 @@ class HessianOperator(ModelOperator):
                 gradient, (theta, *targets), (vectors, *map(torch.zeros_like, targets))
             )
         except NotImplementedError as error:
-            raise NotImplementedError(
+            raise RuntimeError(
                 f"method={self._method!r}: {str(error).splitlines()[0]} "
                 "Use method='double_backward'."
             ) from error
