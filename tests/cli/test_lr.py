@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.cli.conftest import Call
 
-from gradworks.report import rates
+from gradworks.report import proposed, rates
 
 TARGET = """
 import torch
@@ -153,12 +153,16 @@ def test_two_files_are_written(call: Call, optimizer: str) -> None:
     assert done.code == 0, done.err
     assert json.loads(Path("new/found.json").read_text()) == done.json
     assert Path("new/found.png").read_bytes().startswith(b"\x89PNG")
-    assert sorted(p.name for p in Path("new").iterdir()) == ["found.json", "found.png"]
+    assert sorted(p.name for p in Path("new").iterdir()) == [
+        "found.html",
+        "found.json",
+        "found.png",
+    ]
 
 
 def test_the_figure_has_the_law_the_measurements_and_the_proposal(net: Path) -> None:
     proposal = rates.measure(f"{net}:linear", batch_size=16, to=128)
-    drawn = {s["name"]: s for s in rates.figure(proposal)["series"]}
+    drawn = {s["name"]: s for s in proposed.figure(proposal.document)["series"]}
     curve = drawn["half of the bound, from the law"]
     assert all(a <= b for a, b in zip(curve["y"], curve["y"][1:]))
     assert curve["lo"][0] < curve["y"][0] < curve["hi"][0]

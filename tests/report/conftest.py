@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.report import comparisons, documents
+from tests.report import comparisons, documents, measurements
 from tests.report.browser import Browser
 
 from gradworks.papers import _published
@@ -40,6 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A site: three published full runs, and a quick run of one of them from a store."""
     root = tmp_path_factory.mktemp("catalogue")
     publish(root / "results")
+    measurements.publish(root)
     extra = documents.result(
         paper="anyloss", preset="quick", status="indication", finished="2026-11-25T01:00:00Z"
     )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import html.parser
 import json
+import os
 import re
 import sys
 import urllib.parse
 from pathlib import Path
 
 import pytest
-from tests.report import comparisons, documents
+import torch
+from tests.report import comparisons, documents, measurements
 from tests.report.conftest import PUBLISHED, publish
 
 from gradworks import papers
 from gradworks.bench import compare
-from gradworks.report import site
-from gradworks.report.site import compared
+from gradworks.report import site, wording
+from gradworks.report.site import compared, tools
 from gradworks.report.site.shelf import entries
 
 
@@ -55,7 +57,7 @@ def pages(built: Path) -> list[Page]:
 def test_there_is_a_page_a_paper(pages: list[Page], built: Path) -> None:
     names = {page.path.relative_to(built).as_posix() for page in pages}
     wanted = {f"papers/{paper.slug}.html" for paper in papers.papers()}
-    assert names == wanted | {"index.html", "verdicts.html", "optimizers.html"}
+    assert names == wanted | {"index.html", "verdicts.html", "optimizers.html", "tools.html"}
 
 
 # The optimizers side by side.
@@ -227,7 +229,7 @@ def test_a_script_in_a_title_stays_text(results: Path, tmp_path: Path) -> None:
 
 def test_without_results_nothing_is_claimed(results: Path, tmp_path: Path) -> None:
     pages = site.build(tmp_path / "site")
-    assert pages.pages == len(papers.papers()) + 2
+    assert pages.pages == len(papers.papers()) + 3
     assert pages.index == tmp_path / "site" / "index.html"
     text = pages.index.read_text(encoding="utf-8")
     assert "Latest verdicts" not in text
@@ -304,3 +306,55 @@ def test_a_first_run_that_is_only_quick_is_no_verdict(results: Path, tmp_path: P
 
 def test_pages_have_the_permissions_of_other_files(built: Path) -> None:
     assert built.stat().st_mode & 0o055 == 0o055
+
+
+# The curvature tools.
+
+
+def test_the_tool_page_shows_what_was_measured(built: Path, pages: list[Page]) -> None:
+    page = read(built / "tools.html")
+    for question in tools.QUESTIONS:
+        assert f'<section id="{question.name}">' in page
+    ids = next(p.ids for p in pages if p.path.name == "tools.html")
+    assert {"spectrum-net", "landscape-net", "lr-net"} <= set(ids)
+    found = {path.stem: json.loads(read(path)) for path in measurements.folder(built.parent)}
+    largest = wording.number(found["spectrum-net"]["summary"]["largest"])
+    assert f"<dd>{largest}</dd>" in page
+    rates = [wording.number(row["proposed"]) for row in found["lr-net"]["rates"]]
+    table = page[page.index("Rates for sgd") :]
+    assert all(f">{rate}" in table for rate in rates)
+    assert 'class="only-light" src="figures/landscape-net-plane-random-filter-eval' in page
+    assert 'href="tools.html"' in read(built / "index.html")
+
+
+def test_a_measurement_that_cannot_be_read_names_its_file(tmp_path: Path) -> None:
+    (tmp_path / "spectrum-broken.json").write_text('{"target": "net"}')
+    with pytest.raises(ValueError, match=r"spectrum-broken\.json cannot be read"):
+        tools.answers(tmp_path)
+    assert not any(tools.answers(tmp_path / "none").values())
+
+
+def test_the_examples_of_the_tool_page_run() -> None:
+    torch.manual_seed(0)
+    images, labels = torch.randn(600, 6), torch.arange(600) % 3
+    net = torch.nn.Linear(6, 3)
+    features = [images[:300], images[300:]]
+    logits = [net(x) for x in features]
+    words = {
+        "net": net,
+        "images": images,
+        "labels": labels,
+        "features": features,
+        "logits": [x.detach() for x in logits],
+    }
+    for question in tools.QUESTIONS:
+        given = dict(words)
+        if question.name == "alignment":
+            given["labels"] = [labels[:300], labels[300:]]
+            exec(question.python, given)
+            continue
+        text = tools.code(question).replace("landscape.html", os.devnull)
+        text = text.replace("points=25", "points=3, num_steps=5, num_probes=1")
+        if question.name == "landscape":
+            text = text.replace(f'report.write_html("{os.devnull}")', "")
+        exec(text, given)

@@ -247,7 +247,7 @@ def test_an_ending_is_added_and_a_wrong_one_refused(target: str, tmp_path: Path)
 
 def test_the_figure_marks_outliers_on_the_curve(target: str) -> None:
     measured = spectrum.measure(f"{target}:network")
-    figure = spectrum.figure(measured)
+    figure = spectrum.figure(measured.document)
     series = {s["name"]: s for s in figure["series"]}
     outliers = measured.document["splits"]["gap"]["outliers"]
     assert series["outliers by the gap rule"]["x"] == outliers

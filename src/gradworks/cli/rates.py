@@ -32,7 +32,7 @@ def lr(
         int | None, typer.Option(min=1, help="Examples that stand in for all data.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the target, the batches, the probes.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="FILE.json; .png stands beside it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="FILE.json; .png and .html beside it.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -44,6 +44,7 @@ def lr(
     Examples: `gradworks lr digits-cnn --batch-size 32 --to 512`, `gradworks lr net.py:target
     --batch-size 64 --to 1024 --optimizer adam --lr 0.0003 --out rates.json`
     """
+    from gradworks.report import proposed
     from gradworks.report import rates as page
 
     with progress_view(f"lr {target}", quiet=quiet) as listen:
@@ -66,7 +67,7 @@ def lr(
     if as_json:
         print_json(proposal.document)
     elif not quiet:
-        page.show(proposal, console())
+        proposed.show(proposal.document, console())
 
 
 _LONG = (lr.__doc__ or "").replace("gradworks lr", "gradworks learning-rate")

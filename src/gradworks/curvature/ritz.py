@@ -50,6 +50,9 @@ def _order(values: Tensor, which: str) -> Tensor:
     return torch.tensor(both)
 
 
+_SMALL = 25  # steps up to which looking at every one is cheap beside a product
+
+
 def eigsh(
     op: SymmetricOperator,
     k: int = 1,
@@ -117,11 +120,16 @@ def eigsh(
     run.begin(start_vector(op, start, generator))
     block = 0  # first step of the present Krylov space
     converged = False
+
+    def stride(steps: int) -> int:
+        # A look costs an eigendecomposition of the steps so far, and on a GPU a wait.
+        return 1 if op.device.type == "cpu" and steps <= _SMALL else 5
+
     while not converged and run.steps < max_steps:
         run.step()
         if progress is not None:
             progress(run.steps, max_steps)
-        due = run.broken_down or run.steps == max_steps or run.steps % 5 == 0
+        due = run.broken_down or run.steps == max_steps or run.steps % stride(run.steps) == 0
         if not due:
             continue
         run.settle()

@@ -15,6 +15,7 @@ __all__ = [
     "NOT_RUN",
     "NotPublishable",
     "compared",
+    "measurements_folder",
     "published",
     "require_publishable",
     "results_folder",
@@ -54,6 +55,11 @@ def published(slug: str) -> Result | None:
         return Result.read(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"the published result {path} cannot be read: {error}") from error
+
+
+def measurements_folder() -> Path:
+    """Return the folder of what the curvature tools measured on shipped examples."""
+    return results_folder() / "tools"
 
 
 def compared() -> Result | None:

@@ -7,24 +7,28 @@ command line and a reader.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradworks.report import wording
+from gradworks.report.drawn import Drawn, Table, write_whole
 from gradworks.report.plots import file_stem
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from gradworks.bench.events import Listener
-    from gradworks.curvature.landscape import LandscapeReport
+    from gradworks.curvature.landscape import LandscapeReport, LossPlane
 
-__all__ = ["Measured", "measure", "show", "write"]
+__all__ = ["Measured", "drawn", "measure", "show", "write"]
 
 # Above this difference of eval and recalibrated losses the stored statistics make the picture.
 _STALE = 0.10
+_AXES = {"random": "Random", "hessian": "Hessian"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,70 @@ def measure(
         "parameters": sum(p.numel() for p in model.parameters()),
     }
     document: dict[str, Any] = plain({**settings, **report.to_dict()})
+    for name, plane in report.planes.items():
+        document["planes"][name]["surface"] = _surface(plane)
     return Measured(report, document)
+
+
+def _surface(plane: LossPlane) -> dict[str, Any] | None:
+    """Heights over a regular plane, six digits each, a row a value of beta."""
+    if plane.beta.dim() != 1:
+        return None
+    return {"x": _digits(plane.alpha), "y": _digits(plane.beta), "z": _digits(plane.loss.T)}
+
+
+def _digits(numbers: Tensor) -> list[Any]:
+    if numbers.dim() > 1:
+        return [_digits(row) for row in numbers]
+    return [float(f"{v:.6g}") if math.isfinite(v) else None for v in numbers.tolist()]
+
+
+def drawn(document: Mapping[str, Any]) -> list[Drawn]:
+    """Return what a page shows of each regular plane; the first has the facts and the table.
+
+    Args:
+        document: Of what :func:`measure` returned.
+    """
+    found = []
+    for name, plane in document["planes"].items():
+        if plane.get("surface") is None:
+            continue
+        lowest, highest = wording.number(plane["lowest"]), wording.number(plane["highest"])
+        figure = {
+            "id": f"plane-{name}",
+            "title": f"{_AXES.get(plane['axes'], plane['axes'])} axes, {plane['mode']} mode",
+            "caption": (
+                f"Loss of {document['target']} between {lowest} and {highest}; the cross marks the "
+                "weights."
+            ),
+            "x_label": "alpha",
+            "y_label": "beta",
+            "z_label": "log10 loss",
+            "map": plane["surface"],
+        }
+        found.append(Drawn(figure))
+    return [
+        Drawn(one.figure, _facts(document), _table(document)) if i == 0 else one
+        for i, one in enumerate(found)
+    ]
+
+
+def _table(document: Mapping[str, Any]) -> Table:
+    """A line for each plane."""
+    headings = [("axes", False), ("rule", False), ("mode", False)]
+    headings += [(name, True) for name in ("lowest", "highest", "not finite")]
+    rows = [
+        (
+            plane["axes"],
+            plane["normalization"] or "none",
+            plane["mode"],
+            wording.number(plane["lowest"]),
+            wording.number(plane["highest"]),
+            str(plane["nonfinite"]),
+        )
+        for plane in document["planes"].values()
+    ]
+    return Table("Planes", headings, rows)
 
 
 def write(measured: Measured, folder: Path) -> list[Path]:
@@ -163,13 +230,13 @@ def write(measured: Measured, folder: Path) -> list[Path]:
         files.append(picture)
     document = folder / "landscape.json"
     text = json.dumps(measured.document, sort_keys=True, indent=1, allow_nan=False)
-    document.write_text(text + "\n", encoding="utf-8")
+    write_whole(document, text + "\n")
     page = write_page(
         measured.report.planes,
         folder / "landscape.html",
         title=f"Loss landscape of {measured.document['target']}",
         lead=_lead(measured),
-        facts=_facts(measured),
+        facts=_facts(measured.document),
     )
     return [*files, document, page]
 
@@ -191,9 +258,8 @@ def _lead(measured: Measured) -> str:
     return "The cross marks the weights themselves."
 
 
-def _facts(measured: Measured) -> list[tuple[str, str]]:
+def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The numbers that are printed, named for people."""
-    document = measured.document
     facts = [
         ("target", f"{document['target']}, seed {document['seed']}"),
         ("parameters", str(document["parameters"])),
@@ -233,22 +299,13 @@ def show(measured: Measured, console: Console) -> None:
     facts.show_header = False
     facts.add_column("what", style="bold")
     facts.add_column("value")
-    for name, value in _facts(measured):
+    for name, value in _facts(measured.document):
         facts.add_row(name, Text(value))
     console.print(facts)
-    table = new_table("Planes")
-    table.add_column("axes")
-    table.add_column("rule")
-    table.add_column("mode")
-    for name in ("lowest", "highest", "not finite"):
-        table.add_column(name, justify="right")
-    for plane in measured.document["planes"].values():
-        table.add_row(
-            plane["axes"],
-            plane["normalization"] or "none",
-            plane["mode"],
-            wording.number(plane["lowest"]),
-            wording.number(plane["highest"]),
-            str(plane["nonfinite"]),
-        )
+    planes = _table(measured.document)
+    table = new_table(planes.caption)
+    for name, number in planes.headings:
+        table.add_column(name, justify="right" if number else "left")
+    for row in planes.rows:
+        table.add_row(*row)
     console.print(table)

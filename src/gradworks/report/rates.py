@@ -13,16 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gradworks.report import wording
-from gradworks.report.spectrum import _plain_series, _write_whole
+from gradworks.report.drawn import write_whole
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from gradworks.bench.events import Listener
     from gradworks.curvature.learning_rate import NoiseModel
 
-__all__ = ["Proposal", "figure", "measure", "show", "write"]
+__all__ = ["Proposal", "measure", "write"]
 
 OPTIMIZERS = ("sgd", "adam")
 RULES = {"sgd": "linear", "adam": "sqrt"}
@@ -198,6 +195,7 @@ def _document(found: NoiseModel, settings: dict[str, Any]) -> dict[str, Any]:
     document["rates"] = [
         _rate(found, document, size) for size in _doubling(settings["batch_size"], settings["to"])
     ]
+    document["curve"] = _curve(found, document)
     made: dict[str, Any] = plain(document)
     return made
 
@@ -240,91 +238,38 @@ def _rate(found: NoiseModel, document: Mapping[str, Any], size: int) -> dict[str
     }
 
 
-def figure(proposal: Proposal) -> dict[str, Any]:
-    """Return the rates against the batch size as a figure for :mod:`gradworks.report.plots`.
-
-    Args:
-        proposal: What :func:`measure` returned.
-    """
+def _curve(found: NoiseModel, document: Mapping[str, Any]) -> dict[str, Any]:
+    """The supported rate against the batch size; ends of intervals where there are error bars."""
     from gradworks.curvature.learning_rate import scale_learning_rate
 
-    found, document = proposal.model, proposal.document
     sizes = found.curve_sizes(_CURVE)
-    sgd = document["optimizer"] == "sgd"
-    series: list[dict[str, Any]] = []
-    if sgd:
-        mu = document["momentum"] or 0.0
-        rates = [found.max_learning_rate(B, momentum=mu) for B in sizes]
-        curve = _plain_series("half of the bound, from the law", sizes, rates, "line")
-        if document["noise_stderr"] is not None:
-            ends = [found.learning_rate_interval(B, momentum=mu) for B in sizes]
-            curve["lo"], curve["hi"] = [e[0] for e in ends], [e[1] for e in ends]
-        series.append(curve)
-        seen = [row for row in found.table if row.tops and row.top > 0]
-        series.append(
-            _plain_series(
-                "half of the bound, from measured batches",
-                [float(row.batch_size) for row in seen],
-                [(1 + mu) / row.top for row in seen],
-                "points",
-            )
-        )
-    else:
-        rates = [
-            scale_learning_rate(document["lr"], document["batch_size"], B, rule="sqrt")
-            for B in sizes
-        ]
-        series.append(_plain_series("square-root scaling", sizes, rates, "line"))
-    proposed = document["rates"]
-    series.append(
-        _plain_series(
-            "proposed",
-            [float(row["batch_size"]) for row in proposed],
-            [row["proposed"] for row in proposed],
-            "points",
-        )
-    )
-    edge = document["saturation_batch"]
-    if sizes[0] < edge < sizes[-1]:
-        ends_y = [min(rates), max(rates)]
-        series.append(_plain_series("saturation", [edge, edge], ends_y, "reference"))
-    return {
-        "id": "rates",
-        "title": f"Learning rate and batch size of {document['target']}",
-        "caption": _caption(document),
-        "x_label": "batch size",
-        "y_label": "learning rate",
-        "series": series,
-        "x_log": True,
-        "y_log": True,
-    }
-
-
-def _caption(document: Mapping[str, Any]) -> str:
-    last = document["rates"][-1]
-    return (
-        f"Largest eigenvalue {wording.number(document['lambda_max'])} over "
-        f"{document['dataset_size']} examples, noise {wording.number(document['noise'])}: "
-        f"saturation at a batch of {wording.number(document['saturation_batch'])}. Proposed for "
-        f"{document['optimizer']} at {last['batch_size']}: {wording.number(last['proposed'])}."
-    )
+    curve: dict[str, Any] = {"batch_size": sizes, "lo": None, "hi": None}
+    if document["optimizer"] != "sgd":
+        lr, base = document["lr"], document["batch_size"]
+        return curve | {"rate": [scale_learning_rate(lr, base, B, rule="sqrt") for B in sizes]}
+    mu = document["momentum"] or 0.0
+    if document["noise_stderr"] is not None:
+        ends = [found.learning_rate_interval(B, momentum=mu) for B in sizes]
+        curve["lo"], curve["hi"] = [e[0] for e in ends], [e[1] for e in ends]
+    return curve | {"rate": [found.max_learning_rate(B, momentum=mu) for B in sizes]}
 
 
 def write(proposal: Proposal, out: Path) -> list[Path]:
-    """Write the document and a picture.
+    """Write the document, a picture and an interactive page that stands alone.
 
     Args:
         proposal: What :func:`measure` returned.
-        out: ``FILE.json``; ``FILE.png`` is written beside it.
+        out: ``FILE.json``; ``FILE.png`` and ``FILE.html`` are written beside it.
 
     Returns:
-        The two files.
+        The three files.
 
     Raises:
         ValueError: ``out`` has another ending or is a folder.
-        ImportError: matplotlib is absent.
+        ImportError: matplotlib, plotly or jinja2 is absent.
     """  # noqa: DOC502
-    from gradworks.report import plots
+    from gradworks.report import plots, proposed
+    from gradworks.report.site.alone import page
 
     if out.is_dir():
         raise ValueError(f"--out must be a file, {out} is a folder; try {out / 'rates.json'}")
@@ -333,89 +278,9 @@ def write(proposal: Proposal, out: Path) -> list[Path]:
     out = out.with_suffix(".json")
     out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(proposal.document, sort_keys=True, indent=1, allow_nan=False)
-    _write_whole(out, text + "\n")
-    picture = out.with_suffix(".png")
-    plots.write_picture(figure(proposal), picture)
-    return [out, picture]
-
-
-def _facts(document: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The numbers that are printed, named for people."""
-    n = wording.number
-    error = document["noise_stderr"]
-    spread = "one batch: no error bar" if error is None else f"± {n(error)}, standard error"
-    how = f"{document['num_steps']} Lanczos steps on {document['repeats']} batches of each size"
-    if document["products"] == "finite differences":
-        how += "; by finite differences, the model or loss has no second derivative"
-    direct = document["noise_direct"]
-    return [
-        ("target", f"{document['target']}, seed {document['seed']}"),
-        ("size", f"{document['dimension']} parameters, {document['dataset_size']} examples"),
-        ("measured by", how),
-        ("largest eigenvalue", n(document["lambda_max"])),
-        ("smallest eigenvalue", n(document["lambda_min"])),
-        ("noise", f"{n(document['noise'])} ({spread})"),
-        ("noise, if it were isotropic", "not measured" if direct is None else n(direct)),
-        (
-            "saturation",
-            f"half of the ceiling at a batch of {n(document['saturation_batch'])}, "
-            f"nine tenths at {n(document['nearly_flat_batch'])}",
-        ),
-        ("scaling rule", _rule_in_words(document)),
-    ]
-
-
-def _rule_in_words(document: Mapping[str, Any]) -> str:
-    lr = wording.number(document["lr"])
-    given = "given" if document["lr_given"] is not None else None
-    if document["optimizer"] == "adam":
-        return f"square root, from {lr} at {document['batch_size']} ({given or 'torch’s default'})"
-    origin = given or "half of the measured bound"
-    return (
-        f"linear, from {lr} at {document['batch_size']} ({origin}), "
-        "as far as half of the bound allows"
-    )
-
-
-def show(proposal: Proposal, console: Console) -> None:
-    """Print what was measured and the proposed rates.
-
-    Args:
-        proposal: What :func:`measure` returned.
-        console: Where.
-    """
-    from rich.text import Text
-
-    from gradworks.report.terminal.tables import new_table
-
-    document = proposal.document
-    facts = new_table()
-    facts.show_header = False
-    facts.add_column("what", style="bold")
-    facts.add_column("value")
-    for name, value in _facts(document):
-        facts.add_row(name, Text(value))
-    console.print(facts)
-    n = wording.number
-    sgd = document["optimizer"] == "sgd"
-    table = new_table(f"Rates for {document['optimizer']}")
-    table.add_column("batch", justify="right")
-    table.add_column("largest eigenvalue", justify="right")
-    if sgd:
-        table.add_column("half of the bound", justify="right")
-        table.add_column("linear rule", justify="right")
-    table.add_column("proposed", justify="right", style="bold")
-    for row in document["rates"]:
-        cells = [str(row["batch_size"]), n(row["eigenvalue"])]
-        if sgd:
-            band = ""
-            if row["half_bound_low"] is not None:
-                band = f" ({n(row['half_bound_low'])} to {n(row['half_bound_high'])})"
-            cells += [n(row["half_bound"]) + band, n(row["scaled"])]
-        cells.append(n(row["proposed"]) + (" (capped)" if row["capped"] else ""))
-        table.add_row(*map(Text, cells))
-    console.print(table)
-    note = "Measured at the present weights: curvature grows early in training; measure again then."
-    if not sgd:
-        note += " Curvature gives Adam no rate of its own, only how it scales."
-    console.print(Text(note, style="dim"))
+    write_whole(out, text + "\n")
+    shown = proposed.drawn(proposal.document)
+    picture, html = out.with_suffix(".png"), out.with_suffix(".html")
+    plots.write_picture(shown.figure, picture)
+    write_whole(html, page(shown))
+    return [out, picture, html]

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradworks.report import wording
+from gradworks.report.drawn import Drawn, Table, plain_series, write_whole
 from gradworks.report.measured import first_examples, in_double, spectrum_of
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from gradworks.curvature.quadrature import SpectralMeasure
     from gradworks.curvature.spectrum import SpectrumReport
 
-__all__ = ["Measured", "figure", "measure", "show", "write"]
+__all__ = ["Measured", "drawn", "figure", "measure", "show", "write"]
 
 # How the three rules are called where people read them.
 RULES: Mapping[str, str] = {
@@ -34,6 +33,7 @@ RULES: Mapping[str, str] = {
     "threshold": "above 5 % of the largest",
     "mp": "above the Marchenko-Pastur edge",
 }
+_OUTLIERS = "Outliers, by three rules: a count from one rule is not a fact"
 _SHOWN = 8  # leading eigenvalues printed
 _FLOOR = 1e-6  # of the highest density: where the log axis ends
 
@@ -167,13 +167,12 @@ def _measure_of(report: SpectrumReport) -> SpectralMeasure:
     return SpectralMeasure([values], [weights], len(values))
 
 
-def figure(measured: Measured) -> dict[str, Any]:
+def figure(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return the density as a figure for :mod:`gradworks.report.plots`.
 
     Args:
-        measured: What :func:`measure` returned.
+        document: Of what :func:`measure` returned.
     """
-    document = measured.document
     density = document["density"]
     mean = [v or 0.0 for v in density["mean"]]
     floor = _FLOOR * max(mean)
@@ -193,12 +192,12 @@ def figure(measured: Measured) -> dict[str, Any]:
     outliers = document["splits"]["gap"]["outliers"]
     if outliers:
         heights = [_height(density["grid"], curve["y"], x) for x in outliers]
-        series.append(_plain_series("outliers by the gap rule", outliers, heights, "points"))
+        series.append(plain_series("outliers by the gap rule", outliers, heights, "points"))
     for rule, name in RULES.items():
         edge = document["splits"][rule]["threshold"]
         if edge is not None and density["grid"][0] < edge < density["grid"][-1]:
             ends = [floor, max(mean)]
-            series.append(_plain_series(name, [edge, edge], ends, "reference"))
+            series.append(plain_series(name, [edge, edge], ends, "reference"))
     matrix = _matrix(document)
     return {
         "id": "density",
@@ -210,12 +209,6 @@ def figure(measured: Measured) -> dict[str, Any]:
         "x_log": False,
         "y_log": True,
     }
-
-
-def _plain_series(
-    name: str, x: list[float], y: Sequence[float | None], style: str
-) -> dict[str, Any]:
-    return {"name": name, "x": x, "y": y, "lo": None, "hi": None, "style": style}
 
 
 def _height(grid: list[float], heights: list[float | None], x: float) -> float | None:
@@ -262,37 +255,35 @@ def write(measured: Measured, out: Path) -> list[Path]:
         raise ValueError(f"--out must end in .json, got {out.name!r}")
     out = out.with_suffix(".json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    drawing = figure(measured)
+    shown = drawn(measured.document)
     text = json.dumps(measured.document, sort_keys=True, indent=1, allow_nan=False)
-    _write_whole(out, text + "\n")
+    write_whole(out, text + "\n")
     picture, html = out.with_suffix(".png"), out.with_suffix(".html")
-    plots.write_picture(drawing, picture)
-    _write_whole(html, page(drawing, facts=_facts(measured.document), rows=_rows(measured)))
+    plots.write_picture(shown.figure, picture)
+    write_whole(html, page(shown))
     return [out, picture, html]
 
 
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+def drawn(document: Mapping[str, Any]) -> Drawn:
+    """Return what a page shows of a measured spectrum.
+
+    Args:
+        document: Of what :func:`measure` returned.
+    """
+    headings = (("Rule", False), ("Outliers", True), ("Cut at", True), ("Eigenvalues", False))
+    table = Table(_OUTLIERS, headings, _rows(document))
+    return Drawn(figure(document), _facts(document), table)
 
 
-def _rows(measured: Measured) -> list[tuple[str, str, str, str]]:
+def _rows(document: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Rule, outliers, where it cuts, and the eigenvalues that stand out."""
     rows = []
     for rule, name in RULES.items():
-        split = measured.document["splits"][rule]
+        split = document["splits"][rule]
         leading = [wording.number(v) for v in split["outliers"][:_SHOWN]]
         more = " …" if len(split["outliers"]) > _SHOWN else ""
         cut = wording.number(split["threshold"])
-        rows.append((name, _count(measured.document, rule), cut, ", ".join(leading) + more))
+        rows.append((name, _count(document, rule), cut, ", ".join(leading) + more))
     return rows
 
 
@@ -346,11 +337,11 @@ def show(measured: Measured, console: Console) -> None:
     for name, value in _facts(measured.document):
         facts.add_row(name, Text(value))
     console.print(facts)
-    table = new_table("Outliers, by three rules: a count from one rule is not a fact")
+    table = new_table(_OUTLIERS)
     table.add_column("rule")
     table.add_column("outliers", justify="right")
     table.add_column("cut at", justify="right")
     table.add_column("eigenvalues")
-    for row in _rows(measured):
+    for row in _rows(measured.document):
         table.add_row(*map(Text, row))
     console.print(table)

@@ -1,13 +1,12 @@
-"""One figure as one HTML file that holds everything it needs."""
+"""One measurement as one HTML file that holds everything it needs."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import Any
 
+from gradworks.report.drawn import Drawn
 from gradworks.report.plots import plotly_figure
 from gradworks.report.site import theme
 from gradworks.report.site.rendering import environment, plotly_script, script_json
@@ -24,18 +23,11 @@ def _style(assets: Traversable) -> str:
     return style
 
 
-def page(
-    figure: Mapping[str, Any],
-    *,
-    facts: Sequence[tuple[str, str]] = (),
-    rows: Sequence[Sequence[str]] = (),
-) -> str:
-    """Return the page of a measured spectrum, about 5 MB with plotly inside.
+def page(drawn: Drawn) -> str:
+    """Return the page of a measurement, about 5 MB with plotly inside.
 
     Args:
-        figure: What to draw, ``Figure.to_dict()``.
-        facts: Names and values beside it.
-        rows: Rule, outliers, cut, eigenvalues.
+        drawn: The figure, the numbers beside it and the table.
 
     Raises:
         ImportError: jinja2 or plotly is absent.
@@ -43,12 +35,12 @@ def page(
     assets = files("gradworks.report.site") / "assets"
     return (
         environment()
-        .get_template("spectrum.html")
+        .get_template("measured.html")
         .render(
-            figure=figure,
-            data=script_json(plotly_figure(figure)),
-            facts=facts,
-            rows=rows,
+            figure=drawn.figure,
+            data=script_json(plotly_figure(drawn.figure)),
+            facts=drawn.facts,
+            table=drawn.table,
             style=theme.css() + _style(assets),
             plots=(assets / "plots.js").read_text(encoding="utf-8"),
             plotly=plotly_script(),

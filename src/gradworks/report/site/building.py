@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gradworks.report import feed, wording
+from gradworks.report.maps import plotly_map, write_map
 from gradworks.report.outcomes import OutcomeView
 from gradworks.report.palette import DARK, LIGHT
 from gradworks.report.plots import file_stem, plotly_figure, write_picture
-from gradworks.report.site import compared, rendering, strip, theme, trail, views
+from gradworks.report.site import compared, rendering, strip, theme, tools, trail, views
 from gradworks.report.site.shelf import Entry, Run, entries
 from gradworks.report.site.swap import replacing
 
@@ -69,7 +70,8 @@ def build(out: Path | str, extra_results: Sequence[Result] = ()) -> Pages:
             (folder / name).mkdir()
         found = compared.chosen(extra_results)
         beside = set() if found is None else compared.slugs(found[0], [e.paper for e in shelf])
-        plots = found is not None or any(_figures(e) for e in shelf)
+        measured = tools.answers(papers.measurements_folder())
+        plots = found is not None or any(_figures(e) for e in shelf) or any(measured.values())
         _write_assets(folder / "assets", plots=plots)
         page = templates.get_template("paper.html")
         for i, entry in enumerate(shelf):
@@ -81,10 +83,11 @@ def build(out: Path | str, extra_results: Sequence[Result] = ()) -> Pages:
             _write(folder / "papers" / f"{entry.slug}.html", text)
         if found is not None:
             _write(folder / "optimizers.html", _optimizers(templates, shelf, *found, folder))
+        _write(folder / "tools.html", _tools(templates, measured, folder))
         _write(folder / "index.html", _index(templates, shelf, None if found is None else found[0]))
         _write(folder / "verdicts.html", _explained(templates))
         _write(folder / "feed.xml", feed.atom(_items(shelf), title="gradworks: new verdicts"))
-    return Pages(index=out / "index.html", pages=len(shelf) + 2 + (found is not None))
+    return Pages(index=out / "index.html", pages=len(shelf) + 3 + (found is not None))
 
 
 def _areas() -> Mapping[str, str]:
@@ -148,6 +151,38 @@ def _optimizers(
     )
 
 
+_TARGET = """\
+def target(seed):
+    model = MyNetwork()
+    model.load_state_dict(torch.load("weights.pt"))
+    return model, torch.nn.functional.cross_entropy, (images, labels)
+"""
+
+
+def _tools(
+    templates: Environment, measured: Mapping[str, Sequence[tools.Answer]], folder: Path
+) -> str:
+    """The page of the curvature tools; writes its pictures."""
+    questions = []
+    for question in tools.QUESTIONS:
+        shown = [
+            {
+                "name": answer.name,
+                "title": answer.title,
+                "figures": _drawn(
+                    [d.figure for d in answer.drawn], answer.name, folder / "figures"
+                ),
+                "facts": answer.drawn[0].facts,
+                "table": answer.drawn[0].table,
+            }
+            for answer in measured[question.name]
+        ]
+        questions.append(asdict(question) | {"code": tools.code(question), "answers": shown})
+    return templates.get_template("tools.html").render(
+        root="", questions=questions, target=_TARGET, plots=any(measured.values())
+    )
+
+
 def _explained(templates: Environment) -> str:
     """The page that says how a verdict is made, with a strip to read."""
     record = {"estimate": 1.07, "lo": 1.045, "hi": 1.095, "published": 1.12, "min_effect": 1.04}
@@ -191,14 +226,17 @@ def _drawn(figures: Sequence[Mapping[str, Any]], name: str, folder: Path) -> lis
     for figure in figures:
         stem = f"{name}-{file_stem(figure['id'])}"
         for palette, scheme in ((LIGHT, "light"), (DARK, "dark")):
-            write_picture(figure, folder / f"{stem}.{scheme}.svg", palette)
+            draw = write_map if "map" in figure else write_picture
+            draw(figure, folder / f"{stem}.{scheme}.svg", palette)
         shown.append(
             {
                 "id": stem,
                 "title": figure["title"],
                 "caption": figure["caption"],
                 "picture": f"figures/{stem}",
-                "json": rendering.script_json(plotly_figure(figure)),
+                "json": rendering.script_json(
+                    plotly_map(figure) if "map" in figure else plotly_figure(figure)
+                ),
             }
         )
     return shown

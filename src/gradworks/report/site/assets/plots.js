@@ -36,6 +36,7 @@
   function themed(figure) {
     var copy = JSON.parse(JSON.stringify(figure));
     copy.data.forEach(function (trace) {
+      if (trace.meta.part === "map") return; // heights have their own scale
       var c = tone(trace.meta);
       if (trace.meta.part === "band") { trace.fillcolor = clear(c, 0.18); return; }
       if (trace.line) trace.line.color = c;
