@@ -3,7 +3,8 @@
 ``python benchmarks/learning_rate.py`` measures all; ``eigenvalue`` or ``share`` one part;
 ``--small`` is a smoke test. Products are counted, not timed, for the target of a third of
 PyHessian's; the ratio of times of gradworks over times of the peer stands beside it. Each side gets
-the loosest tolerance of its own kind with which it reaches a relative error of 1e-3.
+the loosest tolerance of its own kind with which it reaches a relative error of 1e-3 from every one
+of ten random starts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from gradworks.bench.workloads import curvature_target
 from gradworks.curvature import HessianOperator, eigsh
 from gradworks.curvature.learning_rate import CurvatureSchedule
 
+STARTS = 10  # random first vectors: power iteration may be lucky with one
 ERROR = 1e-3  # relative, of the largest eigenvalue
 TOLERANCES = tuple(10 ** (-k / 5) for k in range(2, 31))  # 0.4 to 1e-6, five a decade
 
@@ -94,15 +96,19 @@ def counted(module: ModuleType, run: Callable[[], float]) -> tuple[float, int]:
 
 
 def loosest(
-    run: Callable[[float], tuple[float, int]], exact: float, name: str
-) -> tuple[float | None, int]:
-    """The loosest tolerance that reaches the accuracy, and the products it takes."""
+    run: Callable[[float, int], tuple[float, int]], exact: float, name: str
+) -> tuple[float | None, float]:
+    """The loosest tolerance that is accurate from every start, and the products it takes."""
     for tol in TOLERANCES:
-        value, products = run(tol)
-        error = abs(value / exact - 1)
+        found = [run(tol, seed) for seed in range(STARTS)]
+        error = max(abs(value / exact - 1) for value, _ in found)
         if error <= ERROR:
-            print(f"  {name}: {products} products, tol {tol:g}, relative error {error:.1e}")
-            return tol, products
+            counts = sorted(products for _, products in found)
+            print(
+                f"  {name}: {sum(counts) / STARTS:.1f} products ({counts[0]} to {counts[-1]}), "
+                f"tol {tol:.2g}, largest relative error {error:.1e}"
+            )
+            return tol, sum(counts) / STARTS
     print(f"  {name} does not reach a relative error of {ERROR:g}: not compared")
     return None, 0
 
@@ -126,9 +132,9 @@ def bench_eigenvalue(
     with HessianOperator(model, F.cross_entropy, data) as op:
         exact = float(eigsh(op, tol=1e-6).values[0])
 
-    def ours(tol: float) -> tuple[float, int]:
+    def ours(tol: float, seed: int) -> tuple[float, int]:
         with HessianOperator(model, F.cross_entropy, data) as op:
-            found = eigsh(op, tol=tol)
+            found = eigsh(op, tol=tol, generator=torch.Generator().manual_seed(seed))
             return float(found.values[0]), found.matvecs
 
     mine, products = loosest(ours, exact, "gradworks")
@@ -136,7 +142,8 @@ def bench_eigenvalue(
     if pyhessian is None or mine is None:
         return
 
-    def power(tol: float) -> float:
+    def power(tol: float, seed: int) -> float:
+        torch.manual_seed(seed)  # it draws its start from the global generator
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             op = pyhessian.hessian(model, F.cross_entropy, data=data, cuda=False)
@@ -147,17 +154,18 @@ def bench_eigenvalue(
 
     # the package's name for the module is also that of the class in it
     module = sys.modules["pyhessian.hessian"]
-    torch.manual_seed(0)  # it draws its start from the global generator
-    his, calls = loosest(lambda tol: counted(module, lambda: power(tol)), exact, "PyHessian")
+    his, calls = loosest(
+        lambda tol, seed: counted(module, lambda: power(tol, seed)), exact, "PyHessian"
+    )
     if his is None:
         return
     print(f"  products: {calls / products:.2f} times fewer   [target >= 3]")
 
     def ours_again() -> object:
-        return ours(mine)
+        return [ours(mine, seed) for seed in range(STARTS)]
 
     def theirs() -> object:
-        return power(his)
+        return [power(his, seed) for seed in range(STARTS)]
 
     timed = compare(
         ours_again,

@@ -352,3 +352,25 @@ def test_a_loader_that_shuffles_gives_one_surface() -> None:
     want = loss_plane(model, loss_fn, (x, y), a, b, alphas=at, betas=at).loss
     torch.testing.assert_close(found, want)
     assert torch.equal(loader.generator.get_state(), state)
+
+
+class Compiled(nn.Module):
+    """What ``torch.compile`` makes of a module, as far as names go."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._orig_mod(x)
+
+
+def test_a_compiled_model_has_the_directions_of_the_plain_one() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    found = []
+    for model in (net, Compiled(net)):
+        (d,) = random_directions(model, 1, generator=torch.Generator().manual_seed(1))
+        found.append(normalize_direction(d, model, "filter"))
+    assert set(found[0]) == set(found[1]) == {name for name, _ in net.named_parameters()}
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -180,7 +180,9 @@ def fishr_penalty(
         ValueError: As :class:`~gradworks.curvature.alignment.HGPAlignment`.
 
     Note:
-        DomainBed weighs it by 1000 from step 1500, where it also starts Adam anew.
+        DomainBed weighs it by 1000 from step 1500, where it also starts Adam anew. It takes the
+        mean over the head's elements where the sum is taken here: divide by their number to use
+        its weight.
 
     Example:
         >>> import torch

@@ -12,6 +12,7 @@ from gradworks.curvature.operators import HessianOperator
 from gradworks.curvature.operators.layout import Selection, select_parameters
 from gradworks.curvature.operators.model import LossFn, Method, check_choice
 from gradworks.curvature.operators.surroundings import Mode
+from gradworks.curvature.operators.twice import unwrapped
 from gradworks.curvature.probes import check_count
 from gradworks.curvature.ritz import eigsh
 
@@ -59,12 +60,10 @@ def dot(a: Direction, b: Direction) -> Tensor:
 
 
 def check_model(model: object) -> nn.Module:
-    """The module itself, out of a data-parallel wrapper."""
+    """The module itself, out of data-parallel and compiled wrappers."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        return model.module  # type: ignore[no-any-return]
-    return model
+    return unwrapped(model)
 
 
 def _zeros_elsewhere(model: nn.Module, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -301,7 +300,9 @@ def trajectory_directions(
     states: list[dict[str, Tensor]] = []
     wanted = None if model is None else set(select_parameters(check_model(model), None))
     for i, one in enumerate(checkpoints):
-        found = dict(one.named_parameters()) if isinstance(one, nn.Module) else one
+        found: object = (
+            dict(unwrapped(one).named_parameters()) if isinstance(one, nn.Module) else one
+        )
         if not isinstance(found, Mapping):
             raise TypeError(
                 f"checkpoint {i} must be a state dict or a module, got {type(one).__name__}"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gradworks.curvature.landscape.directions import Direction
 from gradworks.curvature.operators.model import check_choice
+from gradworks.curvature.operators.twice import unwrapped
 
 __all__ = ["NormalizedDirection", "Rule", "normalize_direction"]
 
@@ -114,7 +115,8 @@ def normalize_direction(
         arXiv:1712.09913 (filters).
     """
     if isinstance(reference, nn.Module):
-        reference = {n: p for n, p in reference.named_parameters() if n in direction}
+        own = unwrapped(reference).named_parameters()
+        reference = {n: p for n, p in own if n in direction}
     if rule is not None:
         check_choice("rule", rule, RULES)
     if isinstance(order, bool) or order not in (1, 2):
