@@ -16,6 +16,7 @@ from gradworks.losses.anyloss.baselines import (
     batched_squared_error,
     batched_weighted_bce,
     best_threshold,
+    focal_loss,
     hard_confusion,
 )
 from gradworks.losses.anyloss.batched import BatchedFit, fit_batched
@@ -58,6 +59,7 @@ __all__ = [
     "cost_metric",
     "fbeta",
     "fit_batched",
+    "focal_loss",
     "get_metric",
     "hard_confusion",
     "join_stacks",

@@ -89,43 +89,49 @@ class BatchedMetricLoss:
         Returns:
             One loss a model, (...).
         """
-        strength = self._amplification
-        if callable(strength):
-            strength = check_rule(self._surrogate, strength(self._calls), self._threshold)
-            self._calls += 1
-        rule = Rule(self._surrogate, float(strength), self._threshold)
-        return 1.0 - self._metric(batched_confusion(logits, target, weight, rule))
+        return 1.0 - self._metric(batched_confusion(logits, target, weight, self._rule()))
 
-    def bind(self, target: Tensor, weight: Tensor) -> BoundLoss | None:
+    def bind(self, target: Tensor, weight: Tensor, *, values: bool = True) -> BoundLoss | None:
         """Fix labels and weights, for full-batch training in closed form.
 
         Args:
             target: Labels (folds, 1, N).
             weight: Weights (folds, 1, N).
+            values: Whether the losses are wanted; here they come with the derivatives.
 
         Returns:
             A function of logits (folds, variants, N) to losses (folds, variants) and their
             derivatives by the logits; ``None`` where no closed form is known (the linear
-            surrogate, schedules, metrics beyond the paper's).
+            surrogate, metrics beyond the paper's).
         """
         partials = getattr(self._metric, "partials", None)
-        if partials is None or self._surrogate == "linear" or callable(self._amplification):
+        if partials is None or self._surrogate == "linear":
             return None
-        rule = Rule(self._surrogate, float(self._amplification), self._threshold)
-        return _bind(partials, target, weight, rule)
+        return _bind(partials, target, weight, self._rule)
+
+    def _rule(self) -> Rule:
+        """Surrogate and constants of the next call."""
+        strength = self._amplification
+        if callable(strength):
+            strength = check_rule(self._surrogate, strength(self._calls), self._threshold)
+            self._calls += 1
+        return Rule(self._surrogate, float(strength), self._threshold)
 
 
-def _bind(partials: Partials, target: Tensor, weight: Tensor, rule: Rule) -> BoundLoss:
+def _bind(
+    partials: Partials, target: Tensor, weight: Tensor, rule_of: Callable[[], Rule]
+) -> BoundLoss:
     """The loss and its derivative by the logits in about twenty tensor operations."""
     # Two rows a fold, w y and w: products with them give TP and TP + FP, and spread derivatives.
     rows = torch.cat([weight * target, weight], dim=1)
     # A = 1/2 + c, so half the weights come first.
     half = 0.5 * rows.sum(-1).unsqueeze(1)
     positives, total = 2.0 * half[..., 0], 2.0 * half[..., 1]
-    centred = _centred_sol if rule.surrogate == "sol" else _centred_anyloss
-    scale = surrogate_scale(rule)
 
     def gradient(logits: Tensor) -> tuple[Tensor, Tensor]:
+        rule = rule_of()
+        centred = _centred_sol if rule.surrogate == "sol" else _centred_anyloss
+        scale = surrogate_scale(rule)
         small = logits.abs().neg_().sigmoid_()
         c, density = centred(logits, small, rule, scale)
         counts = half + torch.bmm(c, rows.mT)
@@ -186,13 +192,15 @@ class _Pointwise:
         """Loss of every model: (..., N) to (...)."""
         return (self._value(logits, target) * self._shares(target, weight)).sum(-1)
 
-    def bind(self, target: Tensor, weight: Tensor) -> BoundLoss:
-        """Loss and derivative for fixed labels and weights."""
+    def bind(self, target: Tensor, weight: Tensor, *, values: bool = True) -> BoundLoss:
+        """Derivative, and the loss if ``values`` are wanted, for fixed labels and weights."""
         shares = self._shares(target, weight)
 
         def gradient(logits: Tensor) -> tuple[Tensor, Tensor]:
-            value = (self._value(logits, target) * shares).sum(-1)
-            return value, self._slope(logits, target).mul_(shares)
+            slope = self._slope(logits, target).mul_(shares)
+            if not values:
+                return logits.new_zeros(logits.shape[:-1]), slope
+            return (self._value(logits, target) * shares).sum(-1), slope
 
         return gradient
 
@@ -243,10 +251,35 @@ def batched_focal(
         >>> batched_focal(torch.zeros(4), torch.ones(4), torch.ones(4))
         tensor(0.0433)
     """
-    signed = (2.0 * target - 1.0) * logits
-    share = alpha * target + (1.0 - alpha) * (1.0 - target)
-    value = share * torch.sigmoid(-signed) ** gamma * F.softplus(-signed)
-    return (value * weight).sum(-1) / weight.sum(-1)
+    return focal_loss(gamma, alpha)(logits, target, weight)
+
+
+def focal_loss(gamma: float = 2.0, alpha: float = 0.25) -> BatchedLoss:
+    """:func:`batched_focal` with its constants fixed and its derivative in closed form.
+
+    Args:
+        gamma: Focus on hard samples, >= 0; 2.0.
+        alpha: Weight of the positives in [0, 1]; 0.25.
+
+    Returns:
+        The loss, for :func:`~gradworks.losses.anyloss.fit_batched`.
+    """
+
+    def parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        sign = 2.0 * target - 1.0
+        return sign, sign * logits, (1.0 - alpha) + (2.0 * alpha - 1.0) * target
+
+    def value(logits: Tensor, target: Tensor) -> Tensor:
+        _, signed, share = parts(logits, target)
+        return share * torch.sigmoid(-signed) ** gamma * F.softplus(-signed)
+
+    def slope(logits: Tensor, target: Tensor) -> Tensor:
+        sign, signed, share = parts(logits, target)
+        miss = torch.sigmoid(-signed)
+        inner = torch.sigmoid(signed).mul_(F.softplus(-signed)).mul_(gamma).add_(miss)
+        return inner.mul_(miss**gamma).mul_(-sign * share)
+
+    return _Pointwise("batched_focal", value, slope)
 
 
 def hard_confusion(

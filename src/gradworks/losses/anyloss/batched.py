@@ -10,22 +10,20 @@ classes).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from gradworks.losses.anyloss.baselines import BatchedLoss
+from gradworks.losses.anyloss.baselines import BatchedLoss, BoundLoss
 from gradworks.losses.anyloss.network import BatchedNet
+from gradworks.losses.anyloss.stepper import Stepper
 
 __all__ = ["BatchedFit", "fit_batched"]
 
 _SOLVERS = ("gd", "adam", "lbfgs")
-# Adam (arXiv:1412.6980), its published constants.
-_BETA1, _BETA2, _ADAM_EPS = 0.9, 0.999, 1e-8
 
 
 @dataclass
@@ -35,39 +33,13 @@ class BatchedFit:
     Args:
         net: The trained models.
         losses: Training loss of every epoch, (epochs, folds, variants); the mean over batches.
+            No epochs where they were not asked for.
         epochs: Number of epochs that ran.
     """
 
     net: BatchedNet
     losses: Tensor
     epochs: int
-
-
-@dataclass
-class _Stepper:
-    """Gradient descent or Adam, with one learning rate a model."""
-
-    solver: str
-    lr: Tensor
-    count: int = 0
-    moments: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    def step(self, params: list[Tensor], grads: Sequence[Tensor]) -> None:
-        """Update in place."""
-        self.count += 1
-        if self.solver == "gd":
-            for p, g in zip(params, grads):
-                p.addcmul_(g, self.lr, value=-1.0)
-            return
-        if not self.moments:
-            self.moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in params]
-        correction2 = math.sqrt(1.0 - _BETA2**self.count)
-        rate = self.lr / (1.0 - _BETA1**self.count)
-        for p, g, (exp_avg, exp_avg_sq) in zip(params, grads, self.moments):
-            exp_avg.lerp_(g, 1.0 - _BETA1)
-            exp_avg_sq.mul_(_BETA2).addcmul_(g, g, value=1.0 - _BETA2)
-            denominator = (exp_avg_sq.sqrt() / correction2).add_(_ADAM_EPS)
-            p.sub_(rate * exp_avg / denominator)
 
 
 def fit_batched(
@@ -85,6 +57,8 @@ def fit_batched(
     init: BatchedNet | None = None,
     generator: torch.Generator | None = None,
     stop: Callable[[int, BatchedNet], bool] | None = None,
+    stepper: Stepper | None = None,
+    curve: bool = True,
 ) -> BatchedFit:
     r"""Train one perceptron a fold and variant, all in the same tensors.
 
@@ -112,6 +86,10 @@ def fit_batched(
         init: Models to go on from (copied); ``None`` starts with :meth:`BatchedNet.zeros`.
         generator: CPU generator for hidden layers and batch order; ``None`` starts at seed 0.
         stop: Called as ``stop(epoch, net)`` after every epoch; ``True`` ends training.
+        stepper: Optimizer to go on with (changed in place), moments and count included; it brings
+            ``solver`` and ``lr`` with it. ``None`` starts one.
+        curve: Whether to keep the loss of every epoch; False saves the time of a loss that its
+            derivative does not need (cross-entropy takes a logarithm a sample).
 
     Returns:
         The models, their loss curves and the number of epochs.
@@ -163,11 +141,16 @@ def fit_batched(
     y, w = y.expand(-1, variants, -1), w.expand(-1, variants, -1)
     if solver == "lbfgs":
         return _fit_lbfgs(X, y, w, loss, net, rate.expand(X.shape[0], variants), epochs, stop)
-    stepper = _Stepper(solver, rate.expand(X.shape[0], variants)[..., None, None])
-    if len(net.weights) == 1 and (batch_size is None or batch_size >= X.shape[1]):
-        return _fit_linear(X, y, w, loss, net, stepper, epochs, stop)
+    whole = batch_size is None or batch_size >= X.shape[1]
+    fresh = stepper is None
+    if stepper is None:
+        stepper = Stepper(solver, rate.expand(X.shape[0], variants)[..., None, None])
+    if len(net.weights) == 1 and whole and fresh:  # its moments have a layout of their own
+        return _fit_linear(X, y, w, loss, net, stepper, epochs, stop, curve)
     params = net.parameters
-    curve = []
+    if whole and (variants == 1 or (y.stride(1) == 0 and w.stride(1) == 0)):
+        return _fit_layers(X, y[:, :1], w[:, :1], loss, net, stepper, epochs, stop, curve)
+    losses = []
     rows = X.shape[1]
     for epoch in range(epochs):
         total = torch.zeros(X.shape[0], variants, dtype=X.dtype, device=X.device)
@@ -180,10 +163,10 @@ def fit_batched(
             values, grads = _gradient(net, X[:, part], y[..., part], w[..., part], loss)
             stepper.step(params, grads)
             total += values
-        curve.append(total / len(batches))
+        losses.append(total / len(batches))
         if stop is not None and stop(epoch, net):
             break
-    return BatchedFit(net, torch.stack(curve), len(curve))
+    return BatchedFit(net, torch.stack(losses), len(losses))
 
 
 def _fit_linear(
@@ -192,9 +175,10 @@ def _fit_linear(
     w: Tensor,
     loss: BatchedLoss,
     net: BatchedNet,
-    stepper: _Stepper,
+    stepper: Stepper,
     epochs: int,
     stop: Callable[[int, BatchedNet], bool] | None,
+    curve: bool,
 ) -> BatchedFit:
     """Full-batch single layers: two matrix products and the loss a step, no recorded graph."""
     folds, variants, rows = y.shape
@@ -209,19 +193,61 @@ def _fit_linear(
         design = design.repeat_interleave(variants, 0)
         y, w = y.reshape(-1, 1, rows), w.reshape(-1, 1, rows)
         work = theta.view(folds * variants, 1, -1)
-    bind = getattr(loss, "bind", None)
-    bound = None if bind is None else bind(y, w)
-    if bound is None:
-        bound = partial(_recorded, loss, y, w)
-    curve = []
+    bound = _bound(loss, y, w, curve)
+    losses = []
+    done = 0
     for epoch in range(epochs):
         values, slope = bound(torch.bmm(work, design.mT))
         gradient = torch.bmm(slope, design)
         stepper.step([theta.unsqueeze(2)], [gradient.view_as(theta).unsqueeze(2)])
-        curve.append(values.view(folds, variants))
+        done += 1
+        if curve:
+            losses.append(values.view(folds, variants))
         if stop is not None and stop(epoch, net):
             break
-    return BatchedFit(net, torch.stack(curve), len(curve))
+    return BatchedFit(net, _stacked(losses, net), done)
+
+
+def _fit_layers(
+    X: Tensor,
+    y: Tensor,
+    w: Tensor,
+    loss: BatchedLoss,
+    net: BatchedNet,
+    stepper: Stepper,
+    epochs: int,
+    stop: Callable[[int, BatchedNet], bool] | None,
+    curve: bool,
+) -> BatchedFit:
+    """Full-batch networks whose variants share labels, by the chain rule written out."""
+    bound = _bound(loss, y, w, curve)
+    losses = []
+    done = 0
+    for epoch in range(epochs):
+        found = net.layers(X)
+        values, slope = bound(found[-1].squeeze(2))
+        stepper.step(net.parameters, net.gradients(X, found, slope))
+        done += 1
+        if curve:
+            losses.append(values)
+        if stop is not None and stop(epoch, net):
+            break
+    return BatchedFit(net, _stacked(losses, net), done)
+
+
+def _stacked(losses: list[Tensor], net: BatchedNet) -> Tensor:
+    """Losses (epochs, folds, variants), of no epoch where none was kept."""
+    last = net.weights[-1]
+    return torch.stack(losses) if losses else last.new_zeros(0, *last.shape[:2])
+
+
+def _bound(loss: BatchedLoss, y: Tensor, w: Tensor, values: bool) -> BoundLoss:
+    """Losses and derivatives for fixed labels: the closed form where there is one."""
+    bind = getattr(loss, "bind", None)
+    bound: BoundLoss | None = None
+    if bind is not None:
+        bound = bind(y, w) if values else bind(y, w, values=False)
+    return partial(_recorded, loss, y, w) if bound is None else bound
 
 
 def _recorded(loss: BatchedLoss, y: Tensor, w: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:

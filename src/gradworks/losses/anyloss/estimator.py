@@ -9,7 +9,6 @@ the same tensors.
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ try:
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.model_selection import train_test_split
     from sklearn.utils import check_consistent_length, check_random_state
-    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.metaestimators import available_if
     from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:  # pragma: no cover - needs an environment without scikit-learn
     raise ImportError(
@@ -27,26 +26,20 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
         'pip install "gradworks[tables]"'
     ) from error
 
-from gradworks.losses.anyloss.baselines import BatchedMetricLoss, hard_confusion
-from gradworks.losses.anyloss.batched import fit_batched
-from gradworks.losses.anyloss.early_stopping import Watch
-from gradworks.losses.anyloss.folds import stack_folds
-from gradworks.losses.anyloss.inputs import check_beta, check_rule
+from gradworks.losses.anyloss.baselines import hard_confusion
+from gradworks.losses.anyloss.fitting import Fitted, fit_batch, fit_table
+from gradworks.losses.anyloss.labels import Labels, is_multilabel, read_labels
 from gradworks.losses.anyloss.metrics import get_metric
 from gradworks.losses.anyloss.network import BatchedNet
+from gradworks.losses.anyloss.settings import check_settings
+from gradworks.losses.anyloss.stream import Stream
 
 __all__ = ["AnyLossClassifier"]
 
-_SOLVERS = ("gd", "adam", "lbfgs")
 
-
-def _check_count(name: str, value: object) -> int:
-    """A positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return int(value)
+def _takes_steps(model: Any) -> bool:
+    """Whether the solver can learn from one batch after another."""
+    return bool(model.solver != "lbfgs")
 
 
 class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -84,7 +77,9 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         device: Where to compute; ``None`` is CPU. float64, except on "mps", which has none.
 
     Attributes:
-        classes_: Labels, sorted, (n_classes,); of two, the second is the positive one.
+        classes_: Labels, sorted, (n_classes,); of two, the second is the positive one. Column
+            numbers where a row may have several labels.
+        multilabel_: Whether a row may have several labels.
         coef_: (1, n_features), or (n_classes, n_features) one-vs-rest; with hidden layers a list of
             arrays (n_models, out, in), one a layer.
         intercept_: (1,) or (n_classes,); with hidden layers a list of arrays (n_models, out).
@@ -99,8 +94,12 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         TypeError: In ``fit``, if a setting has a wrong type.
 
     Note:
-        ``predict_proba`` gives the sigmoid that the loss saw: ordered, but not calibrated. Start is
-        a last layer of zeros, where every probability is 1/2 and the gradient is largest.
+        ``predict_proba`` gives the sigmoid that the loss saw: ordered, but not calibrated, because
+        a metric of decisions is indifferent to how far a score lies from 1/2. Where probabilities
+        are used as such, wrap the model in scikit-learn's ``CalibratedClassifierCV``. Start is a
+        last layer of zeros, where every probability is 1/2 and the gradient is largest. Several
+        classes, and several labels a row (``y`` a matrix of 0 and 1), are one model each: training
+        maximises the mean of their metrics ("macro").
 
     Example:
         >>> from sklearn.datasets import make_classification
@@ -148,45 +147,18 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.random_state = random_state
         self.device = device
 
-    def _check_settings(self) -> None:
-        """Refuse settings out of range before any work is done."""
-        get_metric(self.metric, check_beta(self.beta))
-        if not callable(self.amplification):
-            check_rule("anyloss", self.amplification, 0.5)
-        elif self.solver == "lbfgs":
-            raise ValueError("amplification must be a number with solver='lbfgs', got a schedule")
-        if self.solver not in _SOLVERS:
-            raise ValueError(f"solver must be one of {', '.join(_SOLVERS)}, got {self.solver!r}")
-        _check_count("max_iter", self.max_iter)
-        _check_count("n_iter_no_change", self.n_iter_no_change)
-        if not isinstance(self.hidden_layer_sizes, list | tuple):
-            raise TypeError(
-                "hidden_layer_sizes must be a tuple of widths, () for a linear model, "
-                f"got {self.hidden_layer_sizes!r}"
-            )
-        for width in self.hidden_layer_sizes:
-            _check_count("hidden_layer_sizes", width)
-        if self.batch_size is not None:
-            _check_count("batch_size", self.batch_size)
-            if self.solver == "lbfgs":
-                raise ValueError("batch_size must be None with solver='lbfgs', which is full batch")
-        for name in ("lr", "validation_fraction"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f"{name} must be a number, got {type(value).__name__} {value!r}")
-        if not 0.0 < self.lr < float("inf"):
-            raise ValueError(f"lr must be positive and finite, got {self.lr}")
-        if not 0.0 < self.validation_fraction < 1.0:
-            raise ValueError(
-                f"validation_fraction must lie inside (0, 1), got {self.validation_fraction}"
-            )
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> AnyLossClassifier:
         """Train on a table.
 
         Args:
             X: Features (n_samples, n_features).
-            y: Labels (n_samples,), two classes or more.
+            y: Labels (n_samples,), two classes or more; or a matrix of 0 and 1
+                (n_samples, n_labels), where a row may have several labels.
             sample_weight: Weights >= 0, (n_samples,); 0 removes a row, 2 counts it twice.
 
         Returns:
@@ -194,49 +166,127 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             ValueError: If a setting is out of range or fewer than two classes have weight.
-        """
-        self._check_settings()
-        X, y = validate_data(self, X, y, dtype=np.float64)
-        check_classification_targets(y)
-        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        classes, label = np.unique(y, return_inverse=True)
-        present = np.unique(label[weight > 0])
-        if len(present) < 2:
-            raise ValueError(
-                "This solver needs samples of at least 2 classes in the data, but the data "
-                f"contains only one class: {classes[present[0]] if len(present) else classes[0]!r}"
-            )
-        previous = self._previous(classes, X.shape[1])
-        self.classes_ = classes
-        # One row of 0/1 labels a model: the second class, or each class against the rest.
-        wanted = np.arange(len(classes)) if len(classes) > 2 else np.array([1])
-        target = (label[None, :] == wanted[:, None]).astype(np.float64)
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        rows, held_out = np.arange(len(y)), np.arange(0)
+        """  # noqa: DOC502 (raised by the checks it calls)
+        check_settings(self)
+        X, y, weight = self._table(X, y, sample_weight, reset=True)
+        labels = read_labels(y)
+        labels.check_present(weight)
+        previous = self._previous(labels, X.shape[1])
+        seed = self._seed()
+        rows, held_out = np.arange(len(X)), np.arange(0)
         if self.early_stopping:
-            size = max(len(classes), int(np.ceil(self.validation_fraction * len(y))))
+            size = max(len(labels.classes), int(np.ceil(self.validation_fraction * len(X))))
             rows, held_out = train_test_split(
-                rows, test_size=size, random_state=seed, stratify=label
+                rows, test_size=size, random_state=seed, stratify=labels.index
             )
-        self._train(X, target, weight, rows, held_out, seed, previous)
+        fitted = fit_table(
+            self,
+            X,
+            labels.target,
+            weight,
+            rows=rows,
+            held_out=held_out,
+            seed=seed,
+            previous=previous,
+        )
+        self._keep(fitted, labels, [] if previous is None else self.loss_curve_)
+        if self.early_stopping:
+            self.validation_scores_ = fitted.scores
         return self
 
-    def _previous(self, classes: np.ndarray, features: int) -> BatchedNet | None:
+    @available_if(_takes_steps)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> AnyLossClassifier:
+        """Go on with the rows of one batch: one epoch of them, one step unless ``batch_size``.
+
+        Features are standardised by the mean and deviation of all rows so far; parameters are
+        moved along, so that a batch with other means changes no prediction by itself. A batch's
+        metric is that of its own rows: give each some of every class. A class that is absent has
+        no recall, and its model learns from the other terms alone.
+
+        Args:
+            X: Features (n_samples, n_features).
+            y: Labels of the batch.
+            classes: All labels that will come, needed at the first call (not for a matrix of 0 and
+                1, whose columns say it).
+            sample_weight: Weights >= 0, (n_samples,).
+
+        Returns:
+            The classifier.
+
+        Raises:
+            ValueError: If a setting is out of range, ``classes`` is missing or differs from the
+                first call's, a label is not among them, or no row has weight.
+        """
+        check_settings(self)
+        if self.early_stopping:
+            raise ValueError("early_stopping=True needs fit; partial_fit sees no whole table")
+        first = not hasattr(self, "coef_")
+        X, y, weight = self._table(X, y, sample_weight, reset=first)
+        known = None if first else self.classes_
+        if classes is not None:
+            given = np.unique(classes)
+            if known is not None and not np.array_equal(given, known):
+                raise ValueError(f"classes must be those of the first call {known}, got {given}")
+            known = given
+        if known is None and not is_multilabel(y):
+            raise ValueError("classes must be passed on the first call to partial_fit")
+        if known is not None and len(known) < 2 and not is_multilabel(y):
+            raise ValueError(f"classes must hold at least 2 labels, got {list(known)}")
+        labels = read_labels(y, known)
+        if not first:
+            self._check_same(labels, X.shape[1], "partial_fit")
+        if not weight.sum() > 0.0:
+            raise ValueError("sample_weight is 0 for every row of the batch: nothing to learn from")
+        fitted = fit_batch(
+            self,
+            X,
+            labels.target,
+            weight,
+            net=None if first else self._net(),
+            stream=self._new_stream() if first else self._stream,
+        )
+        self._keep(fitted, labels, [] if first else self.loss_curve_)
+        return self
+
+    def _table(self, X: Any, y: Any, sample_weight: Any, *, reset: bool) -> tuple[Any, Any, Any]:
+        """Validated features, labels and weights."""
+        X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, reset=reset)
+        weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return X, y, weight
+
+    def _seed(self) -> int:
+        """A number for the generator of hidden layers and batch orders."""
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _new_stream(self) -> Stream:
+        """Nothing seen yet; with a number as ``random_state`` hidden layers start as in ``fit``."""
+        given = isinstance(self.random_state, int | np.integer)
+        return Stream(np.random.RandomState(self.random_state if given else self._seed()))
+
+    def _previous(self, labels: Labels, features: int) -> BatchedNet | None:
         """Parameters to go on from, in raw feature space."""
         if not (self.warm_start and hasattr(self, "coef_")):
             return None
-        if not np.array_equal(classes, self.classes_):
+        self._check_same(labels, features, "warm_start=True")
+        return self._net()
+
+    def _check_same(self, labels: Labels, features: int, what: str) -> None:
+        """Refuse to go on with other classes or layers."""
+        several = labels.index is None
+        if several != self.multilabel_ or not np.array_equal(labels.classes, self.classes_):
             raise ValueError(
-                f"warm_start=True needs the classes of the last fit {self.classes_}, got {classes}"
+                f"{what} needs the classes of the last fit {self.classes_}, got {labels.classes}"
+                f"{', as columns of y' if several else ''}"
             )
         net = self._net()
         widths = [w.shape[2] for w in net.weights[:-1]]
         if widths != list(self.hidden_layer_sizes) or net.weights[0].shape[3] != features:
             raise ValueError(
-                f"warm_start=True needs the layers of the last fit {widths}, "
+                f"{what} needs the layers of the last fit {widths}, "
                 f"got hidden_layer_sizes={self.hidden_layer_sizes}"
             )
-        return net
 
     def _net(self) -> BatchedNet:
         """The fitted parameters as a network of one fold, float64 on CPU."""
@@ -247,85 +297,27 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weight = torch.from_numpy(self.coef_.copy())[None, :, None, :]
         return BatchedNet([weight], [torch.from_numpy(self.intercept_.copy())[None, :, None, None]])
 
-    def _train(
-        self,
-        X: np.ndarray,
-        target: np.ndarray,
-        weight: np.ndarray,
-        rows: np.ndarray,
-        held_out: np.ndarray,
-        seed: int,
-        previous: BatchedNet | None,
-    ) -> None:
-        """Standardise, fit all models in one program, store the parameters in raw units."""
-        device = torch.device("cpu" if self.device is None else self.device)
-        dtype = torch.float32 if device.type == "mps" else torch.float64
-        stack = stack_folds(
-            X,
-            target[0],
-            [rows],
-            sample_weight=weight,
-            standardize=self.standardize,
-            dtype=dtype,
-            device=device,
-        )
-        labels = torch.as_tensor(target, dtype=dtype, device=device)
-        generator = torch.Generator().manual_seed(seed)
-        net = previous
-        if net is None:
-            hidden = tuple(self.hidden_layer_sizes)
-            net = BatchedNet.zeros(1, len(target), X.shape[1], hidden, generator=generator)
+    def _keep(self, fitted: Fitted, labels: Labels, earlier: list[float]) -> None:
+        """Store what training gave."""
+        self.classes_, self.multilabel_ = labels.classes, labels.index is None
+        net = fitted.net
+        if len(net.weights) == 1:
+            self.coef_: Any = net.weights[0][0, :, 0].numpy().copy()
+            self.intercept_: Any = net.biases[0][0, :, 0, 0].numpy().copy()
         else:
-            mean, scale = stack.mean.cpu().double(), stack.scale.cpu().double()
-            first = net.weights[0]
-            net.biases[0] = net.biases[0] + first @ mean[:, None].mT
-            net.weights[0] = first * scale[:, None]
-        net = BatchedNet(
-            [w.to(device, dtype) for w in net.weights], [b.to(device, dtype) for b in net.biases]
-        )
-        watch = Watch(
-            get_metric(self.metric, self.beta),
-            self.n_iter_no_change,
-            stack.transform(X[held_out]),
-            labels[:, held_out],
-            weight[held_out],
-        )
-        fit = fit_batched(
-            stack.X,
-            labels[None, :, rows],
-            BatchedMetricLoss(self.metric, beta=self.beta, amplification=self.amplification),
-            weight=stack.weight,
-            lr=float(self.lr),
-            epochs=self.max_iter,
-            solver=self.solver,
-            batch_size=self.batch_size,
-            init=net,
-            generator=generator,
-            stop=watch if self.early_stopping else None,
-        )
-        best = watch.best if watch.best is not None else fit.net
-        self._store(best, stack.mean, stack.scale)
-        curve = fit.losses.mean(dim=(1, 2)).cpu().tolist()
-        self.loss_curve_: list[float] = curve if previous is None else self.loss_curve_ + curve
+            self.coef_ = [w[0].numpy().copy() for w in net.weights]
+            self.intercept_ = [b[0, :, :, 0].numpy().copy() for b in net.biases]
+        self.loss_curve_: list[float] = [*earlier, *fitted.losses]
         self.n_iter_ = len(self.loss_curve_)
-        if self.early_stopping:
-            self.validation_scores_ = watch.scores
+        self._stream = fitted.stream
 
-    def _store(self, net: BatchedNet, mean: torch.Tensor, scale: torch.Tensor) -> None:
-        """Fold the standardisation into the first layer and keep NumPy arrays."""
-        weights = [w.detach().double().cpu() for w in net.weights]
-        biases = [b.detach().double().cpu() for b in net.biases]
-        weights[0] = weights[0] / scale.double().cpu()[:, None]
-        biases[0] = biases[0] - weights[0] @ mean.double().cpu()[:, None].mT
-        if len(weights) == 1:
-            self.coef_: Any = weights[0][0, :, 0].numpy().copy()
-            self.intercept_: Any = biases[0][0, :, 0, 0].numpy().copy()
-            return
-        self.coef_ = [w[0].numpy().copy() for w in weights]
-        self.intercept_ = [b[0, :, :, 0].numpy().copy() for b in biases]
+    @property
+    def _one_column(self) -> bool:
+        """Whether there is one model, of the second of two classes."""
+        return len(self.classes_) == 2 and not self.multilabel_
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Logits; above 0 the (second) class is predicted.
+        """Logits; above 0 the (second) class, or the label, is predicted.
 
         Args:
             X: Features (n_samples, n_features).
@@ -339,7 +331,7 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             logits = self._net().logits(torch.from_numpy(np.array(X))[None])[0].numpy().T
         else:
             logits = X @ self.coef_.T + self.intercept_
-        return logits.ravel() if len(self.classes_) == 2 else logits
+        return logits.ravel() if self._one_column else logits
 
     def predict(self, X: Any) -> np.ndarray:
         """Most likely class; of two, the second where its probability is above 1/2.
@@ -348,26 +340,33 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: Features (n_samples, n_features).
 
         Returns:
-            Labels (n_samples,).
+            Labels (n_samples,); where a row may have several, a matrix of 0 and 1
+            (n_samples, n_labels).
         """
         logits = self.decision_function(X)
+        if self.multilabel_:
+            return (logits > 0).astype(np.int64)
         index = (logits > 0).astype(np.int64) if logits.ndim == 1 else logits.argmax(axis=1)
         return np.asarray(self.classes_[index])
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Sigmoids of the logits, normalised over classes; not calibrated.
+        """Sigmoids of the logits, normalised over classes; not calibrated (see Note above).
 
         Args:
             X: Features (n_samples, n_features).
 
         Returns:
-            Probabilities (n_samples, n_classes), rows that sum to 1.
+            Probabilities (n_samples, n_classes), rows that sum to 1; where a row may have several
+            labels, the probability of each.
         """
         logits = torch.from_numpy(np.atleast_2d(self.decision_function(X).T))
         p = torch.sigmoid(logits).T
-        if len(self.classes_) == 2:
+        if self._one_column:
             return torch.cat([torch.sigmoid(-logits).T, p], dim=1).numpy()
-        p = p.clamp_min(torch.finfo(p.dtype).tiny)
+        limits = torch.finfo(p.dtype)
+        p = p.clamp(limits.tiny, 1.0 - limits.eps / 2)
+        if self.multilabel_:
+            return p.numpy()
         return (p / p.sum(dim=1, keepdim=True)).numpy()
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -375,21 +374,27 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: Features (n_samples, n_features).
-            y: True labels (n_samples,).
+            y: True labels (n_samples,), or a matrix of 0 and 1.
             sample_weight: Weights (n_samples,) or ``None``.
 
         Returns:
-            The metric, larger is better; for several classes its mean over one-vs-rest problems,
-            except "accuracy", which is the share of right answers.
+            The metric, larger is better; for several classes or labels its mean over their
+            problems, except "accuracy" of classes, which is the share of right answers.
         """
         predicted = self.predict(X)
-        y = np.asarray(y)
+        y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
         weight = _check_sample_weight(sample_weight, predicted, dtype=np.float64)
         check_consistent_length(predicted, y, weight)
-        if self.metric == "accuracy":
+        if self.multilabel_:
+            truth, said = y.T == 1, predicted.T == 1
+        elif self.metric == "accuracy":
             return float(np.average(predicted == y, weights=weight))
-        wanted = self.classes_ if len(self.classes_) > 2 else self.classes_[1:]
-        truth = torch.from_numpy((y[None, :] == wanted[:, None]).astype(np.float64))
-        said = torch.from_numpy((predicted[None, :] == wanted[:, None]).astype(np.float64))
-        confusion = hard_confusion(said - 0.5, truth, torch.from_numpy(weight))
+        else:
+            wanted = self.classes_[1:] if self._one_column else self.classes_
+            truth, said = y[None, :] == wanted[:, None], predicted[None, :] == wanted[:, None]
+        confusion = hard_confusion(
+            torch.from_numpy(said.astype(np.float64)) - 0.5,
+            torch.from_numpy(truth.astype(np.float64)),
+            torch.from_numpy(weight),
+        )
         return float(get_metric(self.metric, self.beta)(confusion).mean())

@@ -17,6 +17,12 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
 }
+# Their derivatives as functions of what they return.
+_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": lambda h: (h > 0.0).to(h.dtype),
+    "sigmoid": lambda h: torch.addcmul(h, h, h, value=-1.0),
+    "tanh": lambda h: 1.0 - h * h,
+}
 
 
 @dataclass
@@ -103,6 +109,50 @@ class BatchedNet:
         weights = [w.detach().clone() for w in self.weights]
         return BatchedNet(weights, [b.detach().clone() for b in self.biases], self.activation)
 
+    def standardized(self, mean: Tensor, scale: Tensor) -> BatchedNet:
+        """The same functions of ``(x - mean) / scale`` in place of ``x``.
+
+        Args:
+            mean: What is subtracted from the features, (folds, 1, in).
+            scale: What they are divided by, (folds, 1, in).
+
+        Returns:
+            The models for standardised features.
+        """
+        first = self.weights[0]
+        shifted = self.biases[0] + first @ mean[:, None].mT
+        weights, biases = [first * scale[:, None], *self.weights[1:]], [shifted, *self.biases[1:]]
+        return BatchedNet(weights, biases, self.activation)
+
+    def raw(self, mean: Tensor, scale: Tensor) -> BatchedNet:
+        """The same functions of ``x`` in place of ``(x - mean) / scale``.
+
+        Args:
+            mean: What was subtracted from the features, (folds, 1, in).
+            scale: What they were divided by, (folds, 1, in).
+
+        Returns:
+            The models for features in their own units.
+        """
+        first = self.weights[0] / scale[:, None]
+        shifted = self.biases[0] - first @ mean[:, None].mT
+        weights, biases = [first, *self.weights[1:]], [shifted, *self.biases[1:]]
+        return BatchedNet(weights, biases, self.activation)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> BatchedNet:
+        """Move and cast the parameters.
+
+        Args:
+            device: Where to.
+            dtype: Floating-point type.
+
+        Returns:
+            Models of that device and dtype, detached.
+        """
+        weights = [w.detach().to(device, dtype) for w in self.weights]
+        biases = [b.detach().to(device, dtype) for b in self.biases]
+        return BatchedNet(weights, biases, self.activation)
+
     def logits(self, X: Tensor) -> Tensor:
         """Scores of every model.
 
@@ -112,10 +162,47 @@ class BatchedNet:
         Returns:
             Tensor (folds, variants, rows).
         """
-        folds, variants = self.weights[0].shape[:2]
+        return self.layers(X)[-1].squeeze(2).expand(*self.weights[0].shape[:2], -1)
+
+    def layers(self, X: Tensor) -> list[Tensor]:
+        """What every layer gives: hidden ones after their activation, then the scores.
+
+        Args:
+            X: Features (folds, rows, in); a first dimension of 1 serves all folds.
+
+        Returns:
+            One tensor (folds, variants, out, rows) a layer.
+        """
         # One matrix product a fold covers all its variants.
         h = torch.matmul(self.weights[0].flatten(1, 2), X.mT)
-        h = h.view(h.shape[0], variants, -1, X.shape[1]) + self.biases[0]
+        h = h.view(h.shape[0], self.weights[0].shape[1], -1, X.shape[1]) + self.biases[0]
+        found = []
         for weight, bias in zip(self.weights[1:], self.biases[1:]):
-            h = torch.matmul(weight, _ACTIVATIONS[self.activation](h)) + bias
-        return h.squeeze(2).expand(folds, variants, -1)
+            h = _ACTIVATIONS[self.activation](h)
+            found.append(h)
+            h = torch.matmul(weight, h) + bias
+        return [*found, h]
+
+    def gradients(self, X: Tensor, found: Sequence[Tensor], slope: Tensor) -> list[Tensor]:
+        """Derivatives of all parameters by the chain rule, without a recorded graph.
+
+        Args:
+            X: Features (folds, rows, in).
+            found: What :meth:`layers` gave for them.
+            slope: Derivatives of each model's loss by its scores, (folds, variants, rows).
+
+        Returns:
+            One tensor a parameter, in the order of :attr:`parameters`.
+        """
+        by_weight, by_bias = [], []
+        delta = slope.unsqueeze(2)
+        for k in range(len(self.weights) - 1, -1, -1):
+            by_bias.append(delta.sum(-1, keepdim=True))
+            if k == 0:
+                by_weight.append(torch.matmul(delta.flatten(1, 2), X).view_as(self.weights[0]))
+                break
+            h = found[k - 1]
+            by_weight.append(torch.matmul(delta, h.mT))
+            back = self.weights[k].mT * delta if delta.shape[2] == 1 else self.weights[k].mT @ delta
+            delta = back.mul_(_SLOPES[self.activation](h))
+        return [*reversed(by_weight), *reversed(by_bias)]

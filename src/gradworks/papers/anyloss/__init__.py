@@ -20,7 +20,7 @@ from gradworks.bench.experiment import Arm, Experiment, Workload
 from gradworks.papers._model import Card
 from gradworks.papers.anyloss.claims import CLAIMS
 from gradworks.papers.anyloss.figures import figures
-from gradworks.papers.anyloss.presets import ARMS, PRESETS, SETS_FOLDER, STUDIES
+from gradworks.papers.anyloss.presets import ARMS, PRESETS, SETS_FOLDER, STUDIES, TABLES
 
 __all__ = ["CARD", "CLAIMS", "PRESETS", "build", "figures"]
 
@@ -73,7 +73,9 @@ def _workload(name: str, source: Mapping[str, Any], chosen: Mapping[str, Any]) -
         }
         for study in chosen["studies"]
     }
-    keel = "keel" in source
+    needed = (f"keel:{source['keel']}",) if "keel" in source else ()
+    if source.get("table") in {"breast_cancer", "shuttle"}:
+        needed = (source["table"],)
     return Workload(
         name=name,
         label=name,
@@ -86,7 +88,7 @@ def _workload(name: str, source: Mapping[str, Any], chosen: Mapping[str, Any]) -
         },
         steps=1000,
         arms=tuple(chosen["arms"]),
-        data=(f"keel:{source['keel']}",) if keel else (),
+        data=needed,
         select_on="f1",
         select_direction="higher",
     )
@@ -148,7 +150,7 @@ def build(preset: str) -> Experiment:
     if preset == "paper":
         sources = _supplied(chosen["sets"])
     else:
-        sources = {name: {"keel": name} for name in chosen["sets"]}
+        sources = {name: dict(TABLES.get(name, {"keel": name})) for name in chosen["sets"]}
     own = {
         **chosen,
         "folds": 10,
@@ -159,7 +161,7 @@ def build(preset: str) -> Experiment:
     }
     workloads = (
         *(_workload(name, source, chosen) for name, source in sources.items()),
-        _workload("synthetic", {"computed": "anyloss_synthetic"}, own),
+        _workload("synthetic", {"table": "anyloss_synthetic"}, own),
     )
     metrics = {
         f"{study}_{metric}"

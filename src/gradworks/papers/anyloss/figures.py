@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from gradworks.bench.figures import Figure, Series
 from gradworks.bench.result import Result
 
+if TYPE_CHECKING:
+    from gradworks.bench.statistics import Ranking
+
 __all__ = ["figures"]
 
-_METRICS = {"f1": "F1", "balanced_accuracy": "balanced accuracy", "gmean": "G-mean"}
+_METRICS = {
+    "f1": "F1",
+    "balanced_accuracy": "balanced accuracy",
+    "gmean": "G-mean",
+    "accuracy": "accuracy",
+    "f0.5": "F0.5",
+    "f2": "F2",
+}
+_ALPHA = 0.05
 _STUDIES = {
     "slp_gd": "perceptron, gradient descent",
     "slp_adam": "perceptron, Adam",
@@ -18,7 +29,17 @@ _STUDIES = {
     "mlp32_adam": "32 hidden units, Adam",
 }
 _RIVALS = ("bce", "weighted_bce", "bce_threshold", "sol")
-_RANKED = ("anyloss", "sol", "bce_threshold", "weighted_bce", "smote_bce", "focal", "bce", "mse")
+_RANKED = (
+    "anyloss",
+    "sol",
+    "bce_threshold",
+    "weighted_bce",
+    "smote_bce",
+    "under_bce",
+    "focal",
+    "bce",
+    "mse",
+)
 
 
 def figures(result: Result) -> list[Figure]:
@@ -28,8 +49,8 @@ def figures(result: Result) -> list[Figure]:
         result: A finished run of any preset.
 
     Returns:
-        Paired differences on each set, mean metrics by loss, mean ranks and time ratios, as far as
-        the preset has them.
+        Paired differences on each set, mean metrics by loss, critical-difference diagrams, mean
+        ranks by all metrics and time ratios, as far as the preset has them.
     """
     labels = {arm["name"]: arm["label"] for arm in result.document["arms"]}
     sets = [w["name"] for w in result.document["workloads"] if w["name"] != "synthetic"]
@@ -43,10 +64,19 @@ def figures(result: Result) -> list[Figure]:
         figure = _means(result, metric, sets, labels)
         if figure is not None:
             drawn.append(figure)
-    for metric in ("f1", "balanced_accuracy"):
-        figure = _ranks(result, metric, sets, labels)
-        if figure is not None:
-            drawn.append(figure)
+    for study in _STUDIES:
+        rankings = {
+            metric: ranked
+            for metric in _METRICS
+            if (ranked := _ranking(_by_arm(result, f"{study}_{metric}", sets, labels), sets))
+        }
+        drawn += [
+            _critical(study, metric, *rankings[metric], labels)
+            for metric in ("f1", "balanced_accuracy")
+            if metric in rankings
+        ]
+        if len(rankings) > 2:
+            drawn.append(_all_ranks(study, rankings, labels))
     times = _by_arm(result, "seconds_ratio", sets, labels).get("anyloss")
     if times:
         drawn.append(_times(times))
@@ -157,43 +187,114 @@ def _means(
     )
 
 
-def _ranks(
-    result: Result, metric: str, sets: list[str], labels: Mapping[str, str]
-) -> Figure | None:
-    """Mean ranks with half the Nemenyi critical difference: a critical-difference diagram."""
-    import numpy as np
-    from scipy.stats import rankdata, studentized_range
+def _ranking(
+    tables: Mapping[str, Mapping[str, float]], sets: list[str]
+) -> tuple[Ranking, int] | None:
+    """Friedman's test and all pairs with Holm, over the sets that every loss has."""
+    from gradworks.bench import statistics
 
-    series = []
-    for study, label in _STUDIES.items():
-        tables = _by_arm(result, f"{study}_{metric}", sets, labels)
-        arms = [arm for arm in _RANKED if arm in tables]
-        shared = [s for s in sets if all(s in tables[arm] for arm in arms)]
-        if len(arms) < 3 or len(shared) < 6:
-            continue
-        table = np.array([[tables[arm][s] for arm in arms] for s in shared])
-        ranks = rankdata(-table, axis=1).mean(0)
-        k, n = len(arms), len(shared)
-        quantile = float(studentized_range.ppf(0.95, k, np.inf)) / math.sqrt(2.0)
-        half = 0.5 * quantile * math.sqrt(k * (k + 1) / (6.0 * n))
+    arms = [arm for arm in _RANKED if arm in tables]
+    shared = [s for s in sets if all(s in tables[arm] for arm in arms)]
+    if len(arms) < 3 or len(shared) < 6:
+        return None
+    values = {arm: [tables[arm][s] for s in shared] for arm in arms}
+    return statistics.rank_methods(values), len(shared)
+
+
+def _apart(ranking: Ranking, one: str, other: str) -> bool:
+    """Whether two losses differ at 5 %, all pairs of the diagram counted."""
+    found = ranking.pairs
+    return found.get((one, other), found.get((other, one), 1.0)) <= _ALPHA
+
+
+def _cliques(ranking: Ranking) -> list[list[str]]:
+    """Longest runs of losses, by rank, of which no two are told apart."""
+    order = sorted(ranking.ranks, key=lambda arm: ranking.ranks[arm])
+    runs: list[list[str]] = []
+    for start in range(len(order)):
+        end = start + 1
+        while end < len(order) and not any(
+            _apart(ranking, arm, order[end]) for arm in order[start:end]
+        ):
+            end += 1
+        run = order[start:end]
+        if len(run) > 1 and not any(set(run) <= set(earlier) for earlier in runs):
+            runs.append(run)
+    return runs
+
+
+def _friedman(ranking: Ranking) -> str:
+    p = 1.0 if ranking.p is None else ranking.p
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _critical(
+    study: str, metric: str, ranking: Ranking, count: int, labels: Mapping[str, str]
+) -> Figure:
+    """A critical-difference diagram: losses by mean rank, bars under those not told apart."""
+    order = sorted(ranking.ranks, key=lambda arm: ranking.ranks[arm])
+    series = [
+        Series(
+            name="mean rank",
+            x=[labels[arm] for arm in order],
+            y=[ranking.ranks[arm] for arm in order],
+            style="points",
+        )
+    ]
+    for i, clique in enumerate(_cliques(ranking)):
         series.append(
             Series(
-                name=label,
+                name="not told apart" if i == 0 else f"not told apart ({i + 1})",
+                x=[labels[arm] for arm in clique],
+                y=[0.75 - 0.25 * i] * len(clique),
+                style="line",
+            )
+        )
+    return Figure(
+        id=f"ranks-{metric.replace('_', '-')}-{study.replace('_', '-')}",
+        title=f"Mean rank by {_METRICS[metric]}, 1 is best ({_STUDIES[study]})",
+        caption=(
+            f"Critical differences over {count} data sets: Friedman's test {_friedman(ranking)}; "
+            "lines at the foot join losses of which no two differ at 5 % by Wilcoxon's signed-rank "
+            "test, adjusted by Holm for all pairs."
+        ),
+        x_label="loss",
+        y_label="mean rank over data sets",
+        series=tuple(series),
+    )
+
+
+def _all_ranks(
+    study: str, rankings: Mapping[str, tuple[Ranking, int]], labels: Mapping[str, str]
+) -> Figure:
+    """Mean ranks by every metric, and from which losses AnyLoss is told apart."""
+    series, told = [], []
+    everywhere = [arm for arm in _RANKED if any(arm in r.ranks for r, _ in rankings.values())]
+    for metric, (ranking, _) in rankings.items():
+        arms = [arm for arm in everywhere if arm in ranking.ranks]
+        series.append(
+            Series(
+                name=_METRICS[metric],
                 x=[labels[arm] for arm in arms],
-                y=[float(r) for r in ranks],
-                lo=[float(r - half) for r in ranks],
-                hi=[float(r + half) for r in ranks],
+                y=[ranking.ranks[arm] for arm in arms],
                 style="points",
             )
         )
-    if not series:
-        return None
+        ours = ranking.ranks.get("anyloss")
+        rivals = [arm for arm in arms if arm != "anyloss" and _apart(ranking, "anyloss", arm)]
+        better = [labels[arm] for arm in rivals if ours is not None and ranking.ranks[arm] > ours]
+        worse = [labels[arm] for arm in rivals if ours is not None and ranking.ranks[arm] < ours]
+        told.append(
+            f"{_METRICS[metric]} (Friedman {_friedman(ranking)}): better than "
+            f"{', '.join(better) or 'none'}"
+            f"{'; worse than ' + ', '.join(worse) if worse else ''}"
+        )
     return Figure(
-        id=f"ranks-{metric.replace('_', '-')}",
-        title=f"Mean rank by {_METRICS[metric]}, 1 is best",
+        id=f"ranks-{study.replace('_', '-')}",
+        title=f"Mean ranks by all metrics, 1 is best ({_STUDIES[study]})",
         caption=(
-            "Bars are half the Nemenyi critical difference at 5 %: two losses differ where their "
-            "bars do not overlap."
+            "AnyLoss aims at the metric it is ranked by. What it differs from at 5 % (Wilcoxon, "
+            f"Holm over all pairs of a metric): {'. '.join(told)}."
         ),
         x_label="loss",
         y_label="mean rank over data sets",

@@ -6,20 +6,15 @@ out; then the fold is trained on all its training rows and judged once on its te
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gradworks.bench import data
 from gradworks.bench.trial import Trial
 from gradworks.losses.anyloss import (
     METRICS,
@@ -27,16 +22,16 @@ from gradworks.losses.anyloss import (
     BatchedNet,
     FoldStack,
     batched_bce,
-    batched_focal,
     batched_squared_error,
     batched_weighted_bce,
     best_threshold,
     fit_batched,
+    focal_loss,
     hard_confusion,
     stack_folds,
 )
 from gradworks.losses.anyloss.baselines import BatchedLoss
-from gradworks.papers.anyloss.presets import SETS_FOLDER
+from gradworks.papers.anyloss.tables import Table, oversampled, read_table, undersampled
 
 __all__ = ["trial"]
 
@@ -44,27 +39,13 @@ _POINTWISE: Mapping[str, BatchedLoss] = {
     "mse": batched_squared_error,
     "bce": batched_bce,
     "weighted_bce": batched_weighted_bce,
-    "focal": batched_focal,
+    "focal": focal_loss(),
 }
 # Twice as fast as float64; the derivative of AnyLoss is exact on both sides in either.
 _DTYPE = torch.float32
-_HELD_OUT = 0.3
 _WIDENINGS = 2
-_NEIGHBOURS = 5  # of SMOTE, its published default
 _TICK_EPOCHS = 50
 _BLOCKS, _BLOCK_STEPS = 30, 20  # of the comparison of times
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A data set and the row numbers of its folds."""
-
-    X: np.ndarray
-    y: np.ndarray
-    train: list[np.ndarray]
-    test: list[np.ndarray]
-    inner: list[np.ndarray]
-    held_out: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -89,9 +70,11 @@ def trial(trial: Trial) -> None:
         "test": {},
         "valid": {},
     }
-    table = _table(trial.spec, state["seed"])
+    table = read_table(trial.spec, state["seed"])
     if trial.settings.get("smote"):
-        table = _oversampled(table, state["seed"])
+        table = oversampled(table, state["seed"])
+    if trial.settings.get("undersample"):
+        table = undersampled(table, state["seed"])
     jobs = _jobs(trial)
 
     def tick() -> None:
@@ -150,7 +133,7 @@ def _amplification(arm: Mapping[str, Any], steps: int) -> float | Callable[[int]
 
 
 def _run(
-    trial: Trial, table: _Table, job: _Job, seed: int, tick: Callable[[], None]
+    trial: Trial, table: Table, job: _Job, seed: int, tick: Callable[[], None]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Choose rates on the inner split, train on the whole folds, judge on the test rows."""
     study = trial.spec["studies"][job.study]
@@ -175,6 +158,7 @@ def _run(
             activation="sigmoid",
             generator=torch.Generator().manual_seed(seed),
             stop=stop,
+            curve=False,
         )
         return fit.net.logits(stack.transform(table.X)), stack
 
@@ -279,106 +263,10 @@ def _mask(rows: Sequence[np.ndarray], total: int) -> Tensor:
     return mask
 
 
-# -- data ------------------------------------------------------------------------------------------
-
-
-def _table(spec: Mapping[str, Any], seed: int) -> _Table:
-    """Read the set and deal its rows to folds; the smaller class is the positive one."""
-    source = spec["source"]
-    if "keel" in source:
-        X, y, _ = data.keel(source["keel"])
-    elif "computed" in source:
-        X, y, _ = data.anyloss_synthetic()
-    else:
-        X, y = _supplied(source["file"], source["sha256"])
-    y = (1 - y if y.mean() > 0.5 else y).astype(np.float64)
-    rng = np.random.default_rng(seed)
-    rows = np.arange(len(y))
-    parts: dict[str, list[np.ndarray]] = {"train": [], "test": [], "inner": [], "held_out": []}
-    for _ in range(spec["repeats"]):
-        number = _dealt(y, spec["folds"], rng)
-        for k in range(spec["folds"]):
-            train = rows[number != k]
-            away = _held_out(y[train], rng)
-            parts["train"].append(train)
-            parts["test"].append(rows[number == k])
-            parts["inner"].append(train[~away])
-            parts["held_out"].append(train[away])
-    return _Table(X, y, **parts)
-
-
-def _dealt(y: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Stratified fold numbers: each class is shuffled and dealt out in turn."""
-    number = np.empty(len(y), dtype=np.int64)
-    start = 0
-    for label in (1.0, 0.0):
-        own = rng.permutation(np.flatnonzero(y == label))
-        number[own] = (start + np.arange(len(own))) % folds
-        start += len(own)  # the next class goes on where this one ended: folds of equal size
-    return number
-
-
-def _held_out(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Whether a row is held out: 30 % of each class, one row at least."""
-    away = np.zeros(len(y), dtype=bool)
-    for label in (1.0, 0.0):
-        own = rng.permutation(np.flatnonzero(y == label))
-        away[own[: max(1, round(_HELD_OUT * len(own)))]] = True
-    return away
-
-
-def _supplied(file: str, sha256: str) -> tuple[np.ndarray, np.ndarray]:
-    """One of the authors' files: a header, numbers, the label in the last column."""
-    path = Path(os.environ.get(SETS_FOLDER, "")) / file
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise RuntimeError(f"{path} changed since the run was planned; run it with --fresh")
-    _, *rows = [row for row in csv.reader(content.decode("utf-8-sig").splitlines()) if row]
-    labels = sorted({row[-1].strip() for row in rows})
-    if len(labels) != 2:
-        raise ValueError(f"{path} must hold two classes in its last column, found {len(labels)}")
-    try:
-        X = np.array([[float(cell) for cell in row[:-1]] for row in rows])
-    except ValueError as error:
-        raise ValueError(f"{path} must hold numbers before the last column: {error}") from error
-    return X, np.array([labels.index(row[-1].strip()) for row in rows], dtype=np.int64)
-
-
-def _oversampled(table: _Table, seed: int) -> _Table:
-    """Add SMOTE's rows to the training parts; test and held-out rows stay as they are."""
-    try:
-        from imblearn.over_sampling import SMOTE
-    except ImportError:
-        raise data.MissingData(
-            'the SMOTE arm needs imbalanced-learn: pip install "imbalanced-learn>=0.13"'
-        ) from None
-    X, y = [table.X], [table.y]
-    count = len(table.y)
-
-    def grown(rows: np.ndarray) -> np.ndarray:
-        nonlocal count
-        mean, scale = table.X[rows].mean(0), table.X[rows].std(0)
-        scale = np.where(scale > 0.0, scale, 1.0)  # neighbours are looked for in equal units
-        few = int(table.y[rows].sum())
-        if few < 2:
-            return rows  # nothing to interpolate between
-        smote = SMOTE(k_neighbors=min(_NEIGHBOURS, few - 1), random_state=seed % 2**31)
-        made, _ = smote.fit_resample((table.X[rows] - mean) / scale, table.y[rows])
-        fresh = made[len(rows) :] * scale + mean
-        X.append(fresh)
-        y.append(np.ones(len(fresh)))
-        count += len(fresh)
-        return np.concatenate([rows, np.arange(count - len(fresh), count)])
-
-    train = [grown(rows) for rows in table.train]
-    inner = [grown(rows) for rows in table.inner]
-    return _Table(np.concatenate(X), np.concatenate(y), train, table.test, inner, table.held_out)
-
-
 # -- time ------------------------------------------------------------------------------------------
 
 
-def _seconds_ratio(table: _Table) -> float:
+def _seconds_ratio(table: Table) -> float:
     """Time of AnyLoss steps over time of cross-entropy steps, interleaved in one process."""
     from gradworks.bench import timing
 
