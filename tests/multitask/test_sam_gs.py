@@ -85,7 +85,7 @@ def test_many_columns_are_cut_without_a_trace(monkeypatch: pytest.MonkeyPatch) -
     steps = [draw(3, 1000, k, 0.2) for k in range(3)]
     whole, cut = SAMGS(max_norm=None), SAMGS(max_norm=None)
     want = [whole(J) for J in steps]
-    monkeypatch.setattr("gradworks.multitask.sam_gs.COLUMNS", 7)
+    monkeypatch.setitem(SAMGS.forward.__globals__, "TILE", 21)
     for J, expected in zip(steps, want):
         torch.testing.assert_close(cut(J), expected, rtol=1e-13, atol=0)
 
@@ -137,14 +137,36 @@ def test_clip_is_that_of_torch() -> None:
     torch.testing.assert_close(SAMGS()(J), p.grad)
 
 
-def test_norm_scale_and_min_reduction() -> None:
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_norm_scale_has_one_unit_in_both_branches(gamma: float) -> None:
     J = draw(3, 8, spread=0.2)
-    out = SAMGS(scale="norm", max_norm=None)(J)
+    out = SAMGS(gamma=gamma, scale="norm", max_norm=None)(J)
     assert float(out.norm()) == pytest.approx(3 * float(J.norm(dim=1).sum()))
-    n = J.norm(dim=1)
-    strict = SAMGS(reduction="min")
+    plain = SAMGS(gamma=gamma, max_norm=None)(J)
+    torch.testing.assert_close(out / out.norm(), plain / plain.norm())
+    torch.testing.assert_close(
+        SAMGS(gamma=gamma, scale="norm")(J).norm(), f64(1.0), rtol=1e-5, atol=0
+    )
+    three = SAMGS(gamma=gamma, scale="norm", max_norm=None)(3 * J)
+    torch.testing.assert_close(three, 3 * out, rtol=1e-9, atol=0)
+
+
+def test_published_branches_have_two_units() -> None:
+    J = draw(3, 8, spread=0.2)
+    for gamma, degree in ((1.0, 1), (0.0, 2)):
+        one, three = (SAMGS(gamma=gamma, max_norm=None)(c * J) for c in (1, 3))
+        torch.testing.assert_close(three, 3**degree * one, rtol=1e-9, atol=0)
+
+
+def test_min_reduction_takes_the_least_pair() -> None:
+    J = draw(3, 8, spread=0.2)
+    least = float(magnitude_similarity(J.norm(dim=1)).min())
+    strict, mild = SAMGS(gamma=least + 1e-6, reduction="min"), SAMGS(gamma=least + 1e-6)
     strict(J)
-    assert strict.similarity == pytest.approx(float(magnitude_similarity(n).min()))
+    mild(J)
+    assert strict.similarity == pytest.approx(least)
+    assert (strict.branch, mild.branch) == ("equalise", "momentum")
+    assert strict.exp_dissim == pytest.approx(0.01 * (1 - least) ** 2 + 1e-8)
 
 
 def test_zero_single_and_all_zero_tasks() -> None:
@@ -183,7 +205,7 @@ def test_resume_is_bit_for_bit_and_reset_forgets() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_dtypes(dtype: torch.dtype) -> None:
     J = draw(3, 50, spread=0.2)
-    aggregator = SAMGS(state_dtype=torch.float32)
+    aggregator = SAMGS()
     out = aggregator(J.to(dtype))
     assert out.dtype == dtype
     assert aggregator.exp_avg.dtype == torch.float32

@@ -1,6 +1,6 @@
 """SAM-GS: task gradients brought together by their magnitudes.
 
-"Gradient Similarity Surgery in Multi-Task Deep Learning", 2025, arXiv:2506.06130.
+"Gradient Similarity Surgery in Multi-Task Deep Learning" (4 authors), 2025, arXiv:2506.06130.
 
 What differs from the authors' code: a task whose gradient is zero takes no part (theirs divides by
 zero), a single task passes through (theirs is NaN), a gradient that is not finite is an error that
@@ -10,12 +10,20 @@ leaves the state alone, and nothing is allocated on another device or in another
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from gradworks.multitask.aggregator import Aggregator, NonFiniteGradientError, row_norms
+from gradworks.multitask.aggregator import ColumnAggregator, NonFiniteGradientError, row_norms
+from gradworks.multitask.conflict import (
+    ConflictStatistics,
+    conflict_statistics,
+    magnitude_similarity,
+    similarities_of,
+)
 
 __all__ = ["SAMGS", "ConflictStatistics", "conflict_statistics", "magnitude_similarity"]
 
@@ -24,11 +32,30 @@ __all__ = ["SAMGS", "ConflictStatistics", "conflict_statistics", "magnitude_simi
 FLOOR = 1e-8
 # Of torch.nn.utils.clip_grad_norm_, which the authors' training loop calls.
 CLIP_EPS = 1e-6
-# Columns treated at once: tasks x this many numbers stay in the cache.
-COLUMNS = 1 << 15
+# Numbers of the Jacobian treated at once: on a CPU they stay in the cache with their moments; an
+# accelerator wants few large kernels.
+TILE, DEVICE_TILE = 1 << 19, 1 << 25
 
 
-class SAMGS(Aggregator):
+@dataclass
+class _Past:
+    """What the host remembers: numbers it decides with, in full precision."""
+
+    step: int = 0
+    dissim: list[float] = field(default_factory=list)  # v of each block
+    similarities: tuple[float, ...] = ()
+    branches: tuple[str, ...] = ()
+
+
+class _Plan(NamedTuple):
+    """What the norms decide between ``begin`` and ``finish``."""
+
+    equalise: list[bool]  # of each block
+    weights: Tensor  # (blocks, tasks); of J in one branch, of J |M| in the other
+    totals: Tensor  # (blocks,); the sum of the norms
+
+
+class SAMGS(ColumnAggregator):
     r"""Magnitude-similarity gradient surgery; stateful.
 
     Looks at norms, not at angles. Where the task gradients are too unlike in length they are all
@@ -44,7 +71,8 @@ class SAMGS(Aggregator):
         g &= \sum_i J_i \, \bar n / n_i \;\text{ if } s < \gamma, \quad\text{else}\quad
         \sum_i J_i \odot |\hat M_i| / \sqrt{\hat v}
 
-    The result is :math:`T g`, clipped to ``max_norm``.
+    with :math:`\hat M = M / (1 - \beta_1^t)` and :math:`\hat v = v / (1 - \beta_2^t)`. The result
+    is :math:`T g` for T tasks, clipped to ``max_norm``.
 
     Args:
         momentum: :math:`\beta_1` in [0, 1); 0.9.
@@ -53,19 +81,28 @@ class SAMGS(Aggregator):
             experiments; the toy problems use 0.1).
         scale: ``"published"``, or ``"norm"`` (ours): g is rescaled to the sum of the task norms, so
             that both branches have one unit.
-        reduction: ``"mean"`` over pairs, or ``"min"`` (ours, stricter).
+        reduction: ``"mean"`` over pairs, or ``"min"`` (ours, stricter; the authors' reinforcement
+            learning code takes this branch by the least pair and v by the mean).
         max_norm: Norm to which the result is clipped, above 0; 1.0 (released loop). None: no clip.
-        state_dtype: Dtype of the first moment; None: the Jacobian's.
+        state_dtype: Dtype of the first moment; None: the Jacobian's, at least float32.
+        granularity: ``"whole"``, or ``"layer"`` (ours): similarity, dissimilarity and branch for
+            each parameter tensor; needs :meth:`bind`, which the driver calls. The clip stays one.
+
+    Attributes:
+        exp_avg: M, ``(tasks, params)``, or None before the first call.
 
     Raises:
+        TypeError: If ``state_dtype`` is no dtype.
         ValueError: If a number is out of range or a word unknown.
 
     Note:
-        State: one tensor of the Jacobian's shape and two numbers. Three passes over the Jacobian a
-        call and one host synchronisation, of as many numbers as there are tasks.
+        State: one tensor of the Jacobian's shape and one number a block. Reads the Jacobian twice
+        (norms first) and needs no temporary of its size. One host synchronisation, of as many
+        numbers as there are tasks. Where parameters are sharded each process holds the moments of
+        its own columns, and two small sums cross processes: squared norms, and the clip's.
 
         A task without gradient counts neither in the similarity nor in the mean norm (our choice).
-        With a single task left its gradient is returned as it is.
+        A Jacobian of one row is returned as it is, unclipped.
 
     Example:
         >>> import torch
@@ -93,6 +130,7 @@ class SAMGS(Aggregator):
         reduction: Literal["mean", "min"] = "mean",
         max_norm: float | None = 1.0,
         state_dtype: torch.dtype | None = None,
+        granularity: Literal["whole", "layer"] = "whole",
     ) -> None:
         super().__init__()
         for name, value in (("momentum", momentum), ("beta2", beta2)):
@@ -100,14 +138,20 @@ class SAMGS(Aggregator):
                 raise ValueError(f"{name} must be in [0, 1), got {value}")
         if not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be in [0, 1], got {gamma}")
-        if scale not in ("published", "norm"):
-            raise ValueError(f"scale must be 'published' or 'norm', got {scale!r}")
-        if reduction not in ("mean", "min"):
-            raise ValueError(f"reduction must be 'mean' or 'min', got {reduction!r}")
+        for name, word, allowed in (
+            ("scale", scale, ("published", "norm")),
+            ("reduction", reduction, ("mean", "min")),
+            ("granularity", granularity, ("whole", "layer")),
+        ):
+            if word not in allowed:
+                raise ValueError(f"{name} must be '{allowed[0]}' or '{allowed[1]}', got {word!r}")
         if max_norm is not None and not max_norm > 0:
             raise ValueError(f"max_norm must be above 0 (None: no clip), got {max_norm}")
-        if state_dtype is not None and not state_dtype.is_floating_point:
-            raise ValueError(f"state_dtype must be floating, got {state_dtype}")
+        if state_dtype is not None:
+            if not isinstance(state_dtype, torch.dtype):
+                raise TypeError(f"state_dtype must be a torch.dtype or None, got {state_dtype!r}")
+            if not state_dtype.is_floating_point:
+                raise ValueError(f"state_dtype must be floating, got {state_dtype}")
         self.momentum = momentum
         self.beta2 = beta2
         self.gamma = gamma
@@ -115,38 +159,68 @@ class SAMGS(Aggregator):
         self.reduction = reduction
         self.max_norm = max_norm
         self.state_dtype = state_dtype
+        self.granularity = granularity
+        if granularity == "layer":
+            self.needs = "jacobian"  # norms of each tensor, which the driver's chunks do not give
         self.register_buffer("exp_avg", None)
-        # Numbers that the host decides with stay there, in full precision (extra state).
-        self.step = 0
-        self.exp_dissim = 0.0
-        self.similarity = math.nan
-        self.branch: Literal["equalise", "momentum"] | None = None
+        self._past = _Past()
+        self._plan: _Plan | None = None
 
     def extra_repr(self) -> str:
         """Return the settings, as ``print(module)`` shows them."""
         return (
             f"momentum={self.momentum}, beta2={self.beta2}, gamma={self.gamma}, "
-            f"scale={self.scale!r}, reduction={self.reduction!r}, max_norm={self.max_norm}"
+            f"scale={self.scale!r}, reduction={self.reduction!r}, max_norm={self.max_norm}, "
+            f"granularity={self.granularity!r}"
         )
+
+    @property
+    def step(self) -> int:
+        """Number of calls since the last reset."""
+        return self._past.step
+
+    @property
+    def similarities(self) -> tuple[float, ...]:
+        """Similarity s of each block in the last call."""
+        return self._past.similarities
+
+    @property
+    def similarity(self) -> float:
+        """Similarity s of the last call; with ``granularity="layer"`` the mean over tensors."""
+        found = self._past.similarities
+        return math.fsum(found) / len(found) if found else math.nan
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Branch of each block in the last call."""
+        return self._past.branches
+
+    @property
+    def branch(self) -> str | None:
+        """``"equalise"`` or ``"momentum"`` in the last call; ``"mixed"`` where tensors differ."""
+        found = set(self._past.branches)
+        return next(iter(found), None) if len(found) < 2 else "mixed"
+
+    @property
+    def exp_dissim(self) -> float:
+        """Running dissimilarity v; with ``granularity="layer"`` the mean over tensors."""
+        found = self._past.dissim
+        return math.fsum(found) / len(found) if found else 0.0
 
     def reset(self) -> None:
         """Forget momentum, dissimilarity and step count."""
         self.exp_avg = None
-        self.step = 0
-        self.exp_dissim = 0.0
-        self.similarity = math.nan
-        self.branch = None
+        self._past = _Past()
+        self._plan = None
 
-    def get_extra_state(self) -> dict[str, float]:
-        """Return step count and dissimilarity, which ``state_dict`` holds beside the moment."""
-        return {"step": self.step, "exp_dissim": self.exp_dissim}
+    def get_extra_state(self) -> dict[str, Any]:
+        """Return step count and dissimilarities, which ``state_dict`` holds beside the moment."""
+        return {"step": self._past.step, "exp_dissim": list(self._past.dissim)}
 
-    def set_extra_state(self, state: dict[str, float]) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take what :meth:`get_extra_state` gave."""
-        self.step = int(state["step"])
-        self.exp_dissim = float(state["exp_dissim"])
+        self._past = _Past(int(state["step"]), [float(v) for v in state["exp_dissim"]])
 
-    @torch.no_grad()
     def forward(self, jacobian: Tensor) -> Tensor:
         """Return the direction, ``(params,)``, in the dtype of the Jacobian.
 
@@ -155,162 +229,186 @@ class SAMGS(Aggregator):
 
         Raises:
             NonFiniteGradientError: If a row is not finite; the state stays as it was.
+            RuntimeError: If ``granularity="layer"`` and nothing was bound.
             TypeError: If it is not of a floating dtype.
-            ValueError: If it is not 2-D, or of another shape than the state.
+            ValueError: If it is not 2-D, or of another shape than the state or the bound sizes.
         """  # noqa: DOC502
         self.check(jacobian)
-        tasks, params = jacobian.shape
-        if self.exp_avg is not None and self.exp_avg.shape != jacobian.shape:
+        jacobian = jacobian.detach()
+        if self.granularity == "whole":
+            norms = row_norms(jacobian)[None]
+        else:
+            blocks = torch.split(jacobian, self._sizes(jacobian.shape[1]), 1)
+            norms = torch.stack([row_norms(block) for block in blocks])
+        if self.sharded:
+            norms = self.reduce(norms.square()).sqrt()
+        self._decide(norms, jacobian.shape[1], jacobian)
+        return self.finish(self.columns(jacobian, 0)).to(jacobian.dtype)
+
+    def begin(self, norms: Tensor, params: int, like: Tensor) -> None:
+        """Decide by the norms of whole rows what :meth:`columns` does.
+
+        Args:
+            norms: Over all shards, ``(tasks,)``.
+            params: Number of columns on this process.
+            like: Has the dtype and device of the blocks.
+
+        Raises:
+            NonFiniteGradientError: If a norm is not finite; the state stays as it was.
+            RuntimeError: If ``granularity="layer"``: it needs the whole Jacobian.
+            ValueError: If there are other tasks or columns than the state has.
+        """  # noqa: DOC502
+        if self.granularity == "layer":
+            raise RuntimeError("granularity='layer' needs the whole Jacobian; leave out chunks")
+        self._decide(norms[None], params, like)
+
+    def columns(self, jacobian: Tensor, start: int) -> Tensor:
+        """Update the moments of some columns and return g there, at least in float32.
+
+        Args:
+            jacobian: The columns, ``(tasks, columns)``.
+            start: Number of the first.
+
+        Raises:
+            RuntimeError: If :meth:`begin` did not come before.
+        """
+        if self._plan is None or self.exp_avg is None:
+            raise RuntimeError("columns() needs the norms first: call begin()")
+        columns = jacobian.shape[1]
+        g = torch.empty(columns, dtype=self._plan.weights.dtype, device=jacobian.device)
+        moments = self.exp_avg[:, start : start + columns]
+        at = 0
+        sizes = [columns] if self.granularity == "whole" else self._sizes(columns)
+        for block, size in enumerate(sizes):
+            here = slice(at, at + size)
+            self._combine(jacobian[:, here], moments[:, here], g[here], block)
+            at += size
+        return g
+
+    def finish(self, direction: Tensor) -> Tensor:
+        """Scale and clip g.
+
+        Args:
+            direction: g, ``(params,)``; overwritten.
+        """
+        plan, self._plan = self._plan, None
+        if plan is None or plan.weights.shape[1] == 1:
+            return direction
+        tasks = plan.weights.shape[1]
+        if self.scale == "published" and self.max_norm is None:
+            return direction.mul_(tasks)
+        sizes = self._sizes(len(direction))
+        parts = [direction] if len(sizes) == 1 else torch.split(direction, sizes)
+        norms = torch.stack([_norm(part, plan.totals.dtype) for part in parts])
+        if self.sharded:
+            norms = self.reduce(norms.square()).sqrt()
+        if self.scale == "norm":
+            factors = torch.where(norms > 0, tasks * plan.totals / norms, torch.zeros_like(norms))
+        else:
+            factors = torch.full_like(norms, tasks)
+        if self.max_norm is not None:
+            length = _norm(factors * norms, norms.dtype)
+            factors *= (self.max_norm / (length + CLIP_EPS)).clamp_(max=1.0)
+        for block, part in enumerate(parts):
+            part *= factors[block]
+        return direction
+
+    def _sizes(self, params: int) -> list[int]:
+        """Columns of each block that is looked at by itself."""
+        if self.granularity == "whole":
+            return [params]
+        if self.block_sizes is None:
+            raise RuntimeError(
+                "granularity='layer' does not know the parameter tensors; call bind([p.numel() "
+                "for p in shared]) first"
+            )
+        if sum(self.block_sizes) != params:
+            raise ValueError(
+                f"jacobian has {params} columns, the bound tensors {sum(self.block_sizes)}: call "
+                "bind() with the sizes of these parameters"
+            )
+        return list(self.block_sizes)
+
+    def _decide(self, norms: Tensor, params: int, like: Tensor) -> None:
+        """From norms ``(blocks, tasks)`` to the branch and the weights; the state moves on."""
+        blocks, tasks = norms.shape
+        past = self._past
+        if self.exp_avg is not None and self.exp_avg.shape != (tasks, params):
             raise ValueError(
                 f"jacobian has shape {(tasks, params)}, the state {tuple(self.exp_avg.shape)}: "
                 "call reset() when tasks or parameters change"
             )
-        norms = row_norms(jacobian).tolist()  # the one synchronisation
-        bad = [i for i, n in enumerate(norms) if not math.isfinite(n)]
-        if bad:
-            bad = [i for i in bad if not bool(torch.isfinite(jacobian[i]).all())] or bad
-            raise NonFiniteGradientError(bad)
+        if past.dissim and len(past.dissim) != blocks:
+            raise ValueError(
+                f"there are {blocks} blocks of parameters, the state has {len(past.dissim)}: call "
+                "reset() when they or granularity change"
+            )
+        found = np.array(norms.tolist())  # the one synchronisation
+        finite = np.isfinite(found).all(0)
+        if not finite.all():
+            raise NonFiniteGradientError(np.flatnonzero(~finite).tolist())
+        wide = _wide(like)
         if self.exp_avg is None:
-            dtype = self.state_dtype or jacobian.dtype
-            self.exp_avg = torch.zeros_like(jacobian, dtype=dtype)
+            dtype = self.state_dtype or wide
+            self.exp_avg = torch.zeros(tasks, params, dtype=dtype, device=like.device)
+        elif self.exp_avg.device != like.device:
+            self.exp_avg = self.exp_avg.to(like.device)
 
-        self.step += 1
-        t = self.step
-        s = _similarity(norms, self.reduction)
-        v = self.beta2 * self.exp_dissim + (1 - self.beta2) * (1 - s) ** 2 + FLOOR
-        self.exp_dissim = v
-        active = [n for n in norms if n > 0]
-        equalise = s < self.gamma or len(active) < 2
-        self.similarity, self.branch = s, "equalise" if equalise else "momentum"
+        past.step += 1
+        similarities = similarities_of(found, self.reduction)
+        past.dissim = [
+            self.beta2 * v + (1 - self.beta2) * (1 - s) ** 2 + FLOOR
+            for v, s in zip(past.dissim or [0.0] * blocks, similarities)
+        ]
+        active = found > 0
+        count = active.sum(1)
+        equalise = [s < self.gamma or n < 2 for s, n in zip(similarities, count.tolist())]
+        mean = found.sum(1) / np.maximum(count, 1)
+        weights = np.divide(mean[:, None], found, out=np.zeros_like(found), where=active)
+        for block, (equal, v) in enumerate(zip(equalise, past.dissim)):
+            if not equal:
+                v_hat = v / (1 - self.beta2**past.step)
+                weights[block] = 1 / ((1 - self.momentum**past.step) * math.sqrt(v_hat))
+        past.similarities = tuple(similarities)
+        past.branches = tuple("equalise" if equal else "momentum" for equal in equalise)
+        wide = torch.promote_types(wide, self.exp_avg.dtype)
+        numbers = torch.from_numpy(weights).to(like.device, wide)
+        self._plan = _Plan(equalise, numbers, norms.sum(1).to(wide))
 
-        mean = sum(active) / len(active) if active else 0.0
-        weights = [mean / n if n > 0 else 0.0 for n in norms]
-        factor = 1 / ((1 - self.momentum**t) * math.sqrt(v / (1 - self.beta2**t)))
-        g = self._combine(jacobian, self.exp_avg, weights if equalise else None, factor)
-        if tasks == 1:
-            return g
-        if self.scale == "norm":
-            length = float(torch.linalg.vector_norm(g))
-            g *= sum(norms) / length if length > 0 else 0.0
-        g *= tasks
-        if self.max_norm is not None:
-            length = torch.linalg.vector_norm(g)
-            g *= (self.max_norm / (length + CLIP_EPS)).clamp(max=1.0)
-        return g
-
-    def _combine(
-        self, jacobian: Tensor, exp_avg: Tensor, weights: list[float] | None, factor: float
-    ) -> Tensor:
-        """Update the moment and sum the weighted rows, a block of columns at a time.
-
-        ``weights`` are those of the equalising branch; None takes the moments times ``factor``.
-        """
-        g = torch.empty_like(jacobian[0])
-        scales = None if weights is None else jacobian.new_tensor(weights)
-        for start in range(0, jacobian.shape[1], COLUMNS):
-            J = jacobian[:, start : start + COLUMNS]
-            M = exp_avg[:, start : start + COLUMNS]
-            M.lerp_(J.to(M.dtype), 1 - self.momentum)
-            if scales is not None:
-                g[start : start + COLUMNS] = scales @ J
-            else:
-                g[start : start + COLUMNS] = (M.abs().to(J.dtype) * J).sum(0) * factor
-        return g
+    def _combine(self, jacobian: Tensor, moments: Tensor, g: Tensor, block: int) -> None:
+        """Update the moments and write the weighted sum of the rows, tile by tile."""
+        plan: Any = self._plan
+        weights, equalise = plan.weights[block], plan.equalise[block]
+        tasks, columns = jacobian.shape
+        # Of another dtype: a tile is widened, updated and rounded once.
+        exact = moments.dtype == g.dtype
+        width = max(1, columns)
+        if not (equalise and exact and jacobian.dtype == g.dtype):  # else there is no temporary
+            width = min(width, max(1, (TILE if g.device.type == "cpu" else DEVICE_TILE) // tasks))
+        spare = None if equalise else g.new_empty(tasks, width)
+        for start in range(0, columns, width):
+            here = slice(start, start + width)
+            J, M, out = jacobian[:, here].to(g.dtype), moments[:, here], g[here]
+            new = M if exact else M.to(g.dtype)
+            new.lerp_(J, 1 - self.momentum)
+            if not exact:
+                M.copy_(new)
+            if spare is not None:
+                J = torch.abs(new, out=spare[:, : out.numel()]).mul_(J)
+            torch.mv(J.t(), weights, out=out)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take a moment of any shape: a fresh module does not know it yet."""
         found = state_dict.get(f"{prefix}exp_avg")
         self.exp_avg = None if found is None else torch.empty_like(found)
+        self._past, self._plan = _Past(), None
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _similarity(norms: list[float], reduction: str) -> float:
-    """Mean (or least) pairwise similarity of the norms that are not zero; 1 without a pair."""
-    active = [n for n in norms if n > 0]
-    pairs = [_pair(a, b) for i, a in enumerate(active) for b in active[i + 1 :]]
-    if not pairs:
-        return 1.0
-    return min(pairs) if reduction == "min" else math.fsum(pairs) / len(pairs)
+def _wide(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def _pair(a: float, b: float) -> float:
-    """2ab / (a^2 + b^2) without overflow."""
-    ratio = min(a, b) / max(a, b)
-    return 2 * ratio / (1 + ratio * ratio)
-
-
-def magnitude_similarity(norms: Tensor) -> Tensor:
-    r"""Pairwise similarity of gradient norms, :math:`2 n_i n_j / (n_i^2 + n_j^2)`.
-
-    Args:
-        norms: At least 0, ``(tasks,)``.
-
-    Returns:
-        Symmetric ``(tasks, tasks)`` in [0, 1] with diagonal 1; two zero norms are alike.
-
-    Raises:
-        TypeError: If ``norms`` is not a floating tensor.
-        ValueError: If it is not 1-D or holds a negative number.
-
-    Example:
-        >>> import torch
-        >>> from gradworks.multitask.sam_gs import magnitude_similarity
-        >>> magnitude_similarity(torch.tensor([1.0, 2.0]))
-        tensor([[1.0000, 0.8000],
-                [0.8000, 1.0000]])
-    """
-    if not isinstance(norms, Tensor) or not norms.is_floating_point():
-        raise TypeError("norms must be a floating tensor")
-    if norms.dim() != 1:
-        raise ValueError(f"norms must be 1-D, got shape {tuple(norms.shape)}")
-    if bool((norms < 0).any()):
-        raise ValueError("norms must be at least 0")
-    low = torch.minimum(norms[:, None], norms[None, :])
-    high = torch.maximum(norms[:, None], norms[None, :])
-    ratio = torch.where(high > 0, low / high, torch.ones_like(high))
-    return 2 * ratio / (1 + ratio.square())
-
-
-class ConflictStatistics(NamedTuple):
-    """The three pairwise quantities that the field plots, each ``(tasks, tasks)``."""
-
-    cosine: Tensor
-    magnitude: Tensor
-    curvature_bound: Tensor
-
-
-def conflict_statistics(jacobian: Tensor) -> ConflictStatistics:
-    r"""How task gradients conflict: angles, lengths, and the bound on curvature.
-
-    .. math:: \xi_{ij} = (1 - \cos^2_{ij}) \, \frac{\lVert g_i - g_j \rVert^2}
-        {\lVert g_i + g_j \rVert^2}
-
-    Args:
-        jacobian: Gradients of the tasks, ``(tasks, params)``.
-
-    Returns:
-        Cosines, magnitude similarities and :math:`\xi`; a pair with a zero gradient has cosine 0,
-        opposite gradients have :math:`\xi = 0`.
-
-    Raises:
-        TypeError: If it is not of a floating dtype.
-        ValueError: If it is not 2-D.
-
-    Example:
-        >>> import torch
-        >>> from gradworks.multitask.sam_gs import conflict_statistics
-        >>> conflict_statistics(torch.eye(2)).curvature_bound
-        tensor([[0., 1.],
-                [1., 0.]])
-    """  # noqa: DOC502
-    Aggregator.check(jacobian)
-    J = jacobian.detach().to(torch.promote_types(jacobian.dtype, torch.float32))
-    gramian = J @ J.T
-    norms = row_norms(J)
-    product = norms[:, None] * norms[None, :]
-    cosine = torch.where(product > 0, gramian / product, torch.zeros_like(gramian)).clamp(-1, 1)
-    squares = norms.square()[:, None] + norms.square()[None, :]
-    apart, together = squares - 2 * gramian, squares + 2 * gramian
-    sine = 1 - cosine.square()
-    bound = torch.where(together > 0, sine * apart / together, torch.zeros_like(sine))
-    return ConflictStatistics(cosine, magnitude_similarity(norms), bound.clamp_min(0))
+def _norm(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    found: Tensor = torch.linalg.vector_norm(tensor, dtype=dtype)
+    return found
