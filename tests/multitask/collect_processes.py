@@ -207,9 +207,10 @@ def main() -> None:
             results[f"{name}/features"] = train(
                 Model(), own, make, method="features", process_group=world
             )
-    torch.manual_seed(rank)
-    results["drawn"] = train(Model(), own, Drawn, process_group=world)
-    results["drawn fsdp"] = train(sharded(mesh), own, Drawn)
+    for key, model in (("drawn", Model()), ("drawn fsdp", sharded(mesh))):
+        torch.manual_seed(rank)  # after the weights were drawn
+        group = world if key == "drawn" else None
+        results[key] = train(model, own, Drawn, process_group=group)
     model = Model()
     collect = driver(model, process_group=world)
     before = torch.get_rng_state()

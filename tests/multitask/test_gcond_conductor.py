@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import json
 import math
 import os
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.multitask.gcond_cases import CASES, options_of
 from torch import Tensor, nn
 
 from gradworks.multitask import (
@@ -27,17 +27,7 @@ from gradworks.multitask import (
     from_torchjd,
 )
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "gcond" / "golden.json"
-CASES = json.loads(GOLDEN.read_text())["cases"]
 SCRIPT = Path(__file__).with_name("gcond_processes.py")
-NAMES = {
-    "use_smooth_logic": "smooth",
-    "conflict_thresholds": "thresholds",
-    "momentum_beta": "momentum",
-    "use_lion": "lion",
-    "return_raw_grad": "return_raw",
-    "tie_breaking_weights": "tie_weights",
-}
 LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
@@ -92,9 +82,6 @@ def small(seed: int = 0) -> nn.Sequential:
 @pytest.mark.parametrize("number", range(len(CASES)))
 def test_golden_runs_of_the_authors_class(number: int) -> None:
     case = CASES[number]
-    options = {
-        NAMES.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in case["options"].items()
-    }
     model = Linear(*case["theta0"])
     conductor = Conductor(
         model,
@@ -102,7 +89,7 @@ def test_golden_runs_of_the_authors_class(number: int) -> None:
         dict(zip(case["names"], case["lambdas"], strict=True)),
         case["accumulation_steps"],
         mode="stochastic" if case["stochastic"] else "sequential",
-        aggregator=GCond(**options),
+        aggregator=GCond(**options_of(case)),
     )
     for step in case["steps"]:
         left = iter(step["batches"])

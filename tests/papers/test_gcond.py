@@ -15,11 +15,11 @@ from gradworks.bench.data import MissingData
 from gradworks.bench.experiment import Arm, Workload
 from gradworks.bench.result import Result
 from gradworks.bench.trial import Diverged, Trial, TrialInterrupted
-from gradworks.multitask.gcond import Conductor, GCond
+from gradworks.multitask.gcond import GCond
 from gradworks.papers import gcond as paper
+from gradworks.papers.gcond.cost import Repeated
 from gradworks.papers.gcond.cost import trial as cost
 from gradworks.papers.gcond.methods import PassCounter, Smoothed, make_optimizer, make_step
-from gradworks.papers.gcond.presets import PRESETS
 from gradworks.papers.gcond.problems import Problem, hidden, pose
 from gradworks.papers.gcond.trial import Batches, probe, published
 from gradworks.papers.gcond.trial import trial as run
@@ -244,6 +244,17 @@ def test_backward_passes_are_counted(settings: dict[str, Any], passes: int) -> N
     assert graded(settings)[1] == passes
 
 
+def test_the_released_way_gives_the_sequential_modes_gradient() -> None:
+    made = problem("digits")
+    model = made.model(seeded(3))
+    passes = PassCounter(model)
+    Repeated(made, model, 4).step(Batches(made, 4, seeded(4)))
+    assert passes.count == 8
+    found, _ = graded({"method": "gcond", "mode": "sequential"})
+    for param, grad in zip(model.parameters(), found, strict=True):
+        torch.testing.assert_close(grad, param.grad, rtol=1e-4, atol=1e-7)
+
+
 def test_an_unknown_method_is_named() -> None:
     with pytest.raises(ValueError, match=r"method must be 'sum'.*got 'mgda'"):
         graded({"method": "mgda"})
@@ -422,15 +433,3 @@ def test_figures() -> None:
     }  # fmt: skip
     assert [s.name for s in drawn["ratio-l1"].series] == ["GCond, stochastic"]
     assert list(drawn["accumulation"].series[0].x) == [4, 8]
-
-
-def test_presets_name_their_data() -> None:
-    for preset in PRESETS.values():
-        for entry in preset["workloads"].values():
-            assert set(entry["arms"]) <= set(ARMS)
-
-
-def test_stochastic_steps_need_as_many_micro_batches_as_losses() -> None:
-    made = problem("digits")
-    with pytest.raises(ValueError, match="4"):
-        Conductor(made.model(seeded()), made.losses, made.weights, 3, mode="stochastic")

@@ -251,7 +251,7 @@ CLAIMS = (
         published="MobileNetV3-Small to ConvNeXt-Base (abstract).",
         holds_when=(
             "The held-out loss is at most 1.1 times that of the tuned sum: in a network with "
-            "sixteen times the weights, with the sign step, with two unlike losses, and with "
+            "fifteen times the weights, with the sign step, with two unlike losses, and with "
             "fourteen."
         ),
         setting="ImageNet.",

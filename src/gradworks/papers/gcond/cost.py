@@ -17,7 +17,7 @@ from gradworks.papers.gcond.trial import Batches
 if TYPE_CHECKING:
     from gradworks.bench.trial import Trial
 
-__all__ = ["trial"]
+__all__ = ["Repeated", "trial"]
 
 _GCOND: dict[str, Any] = {"method": "gcond", "beta1": 0.0, "lr": 1e-9}
 _STOCHASTIC = {**_GCOND, "mode": "stochastic"}
@@ -67,7 +67,7 @@ def trial(trial: Trial) -> None:
     trial.result("test", **found)
 
 
-class _Repeated:
+class Repeated:
     """The sequential mode as released: a forward pass for each loss of each micro-batch.
 
     Args:
@@ -111,7 +111,7 @@ def _stepper(
     """One whole training step of a method, with a network of its own."""
     model = problem.model(generator)
     count = int(spec["accumulation"])
-    make: Any = _Repeated if repeat else functools.partial(make_step, settings)
+    make: Any = Repeated if repeat else functools.partial(make_step, settings)
     made = make(problem, model, count)
     optimizer = make_optimizer(settings, model)
     batches = Batches(problem, int(spec["micro"]), generator)

@@ -111,7 +111,6 @@ class _Run:
         # what is judged where the plain sum would have ended
         self.budgets = {"passes": float(trial.steps * self.accumulation), "wall_time": seconds}
         self.found: dict[str, dict[str, float]] = {}
-        self.watched: list[tuple[float, float]] = []
 
     def resume(self, saved: Mapping[str, Any] | None) -> None:
         """Go on from a checkpoint."""
