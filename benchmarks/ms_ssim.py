@@ -6,7 +6,7 @@ pixels MS-SSIM has four scales and a kernel of 3, the largest pytorch-msssim tak
 at the end compare with squared error, and a cached target with a new one.
 
 ``python benchmarks/ms_ssim.py memory``: peak memory of one forward and backward pass beyond the
-images themselves, each side in a process of its own.
+images themselves, each side in a process of its own (Linux).
 
 Without arguments: both. piq imports torchvision for metrics that are not used here; where it is
 absent a stand-in takes its place.
@@ -15,15 +15,17 @@ absent a stand-in takes its place.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import json
-import resource
+import os
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
@@ -170,14 +172,16 @@ def bench_time(blocks: int) -> None:
     print(result.line())
 
 
-def peak() -> int:
-    """Most bytes this process has held."""
-    found = int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-    return found if sys.platform == "darwin" else found * 1024
+def resident(which: str) -> int:
+    """Bytes this process holds (``VmRSS``), or has held at most (``VmHWM``)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(which):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("the kernel does not say what this process holds; Linux does")
 
 
 def one_memory(case: int, side: str) -> int | None:
-    """Peak bytes of one pass beyond the images and what a tiny pass has loaded."""
+    """Peak bytes of one pass beyond the images (the gradient counts)."""
     torch.set_num_threads(1)
     _, shape, metric, kernel, scales = CASES[case]
     loss = (
@@ -187,22 +191,25 @@ def one_memory(case: int, side: str) -> int | None:
     )
     if loss is None:
         return None
-    smallest = (kernel - 1) * 2**4 + 1 if metric == "ms_ssim" else kernel
-    step(loss, (1, shape[1], *(smallest,) * (len(shape) - 2)))()
+    step(loss, (1, *shape[1:]))()  # code is loaded by what is used first
     run = step(loss, shape)
-    before = peak()
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = resident("VmRSS")
     run()
-    return peak() - before
+    return resident("VmHWM") - before
 
 
 def bench_memory() -> None:
     """Megabytes of every side, each in a fresh process."""
+    # What is freed goes back at once, so that what is held is what is in use.
+    env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     print(f"{'peak megabytes of a pass':28}" + "".join(f"{s:>16}" for s in ("ours", *PEERS)))
     for case, (name, *_) in enumerate(CASES):
         row = []
         for side in ("ours", *PEERS):
             command = [sys.executable, "-W", "ignore", __file__, "one", str(case), side]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
             found = json.loads(done.stdout.splitlines()[-1])
             row.append("-" if found is None else f"{found / 2**20:.1f}")
         print(f"{name:28}" + "".join(f"{cell:>16}" for cell in row))

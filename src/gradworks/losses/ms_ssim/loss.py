@@ -6,6 +6,7 @@ The mix with L1 is common practice, not this paper's.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -32,7 +33,7 @@ from gradworks.losses.ms_ssim.targets import TargetCache
 __all__ = ["MSSSIMLoss", "SSIMLoss"]
 
 
-class _SimilarityLoss(nn.Module):
+class _SimilarityLoss(nn.Module, ABC):
     """What both losses do with a plan."""
 
     def __init__(
@@ -61,9 +62,9 @@ class _SimilarityLoss(nn.Module):
         self.validate = validate
         self._targets = TargetCache(cache_target)
 
+    @abstractmethod
     def plan(self, spatial: tuple[int, ...]) -> Plan:
         """Checked settings for images of this size."""
-        raise TypeError("use SSIMLoss or MSSSIMLoss")
 
     def forward(self, input: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """The loss of a batch.
@@ -125,7 +126,7 @@ class SSIMLoss(_SimilarityLoss):
         nonneg: ``None``, "relu", "shift" or "leaky"; see :func:`~gradworks.losses.ms_ssim.ssim`.
         alpha: Weight of L1 in [0, 1], 0.0 (off).
         cache_target: Keep the filtered moments of the last so many targets (``True`` is 1), for
-            training that sees the *same tensor object* in every step. Ours; costs up to six maps.
+            training that sees the *same tensor object* in every step. Ours; costs up to four maps.
         validate: Check that values are within [0, data_range]; an accelerator has to wait for it.
 
     Raises:
@@ -198,7 +199,7 @@ class MSSSIMLoss(_SimilarityLoss):
         reduction: "mean", "sum", or "none" for one loss an image.
         alpha: Weight of L1 in [0, 1], 0.0 (off); 0.16 is common.
         cache_target: Keep the filtered moments of the last so many targets (``True`` is 1), for
-            training that sees the *same tensor object* in every step. Ours; costs up to six maps.
+            training that sees the *same tensor object* in every step. Ours; costs up to four maps.
         validate: Check values, and warn when a whole batch is clamped.
 
     Raises:

@@ -63,4 +63,5 @@ class TargetCache:
         return {"size": self.size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["size"])  # type: ignore[misc]
+        self.size = state["size"]
+        self._found = OrderedDict()
