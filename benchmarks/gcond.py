@@ -5,11 +5,12 @@ part. Ratios are times of gradworks over times of the peer: below 1 is faster.
 
 ``resolution``: three gradients of five million numbers that take four rounds, beside the authors'
 arithmetic written anew on float32 vectors (every pair is measured in every round); it works in its
-rows, which are filled outside the time. ``peers``: torchjd's PCGrad on the same matrix at 2, 10 and
-40 tasks. ``step``: whole steps of two losses and four micro-batches: stochastic against sequential
-accumulation (whose losses share a forward pass here, and do not in the authors' code), against
-plain accumulation of the sum, and against PCGrad of the accumulated gradients; the paper claims
-half of PCGrad's cost. ``memory``: what a call holds beyond rows and state.
+rows, which are filled outside the time. ``peers``: torchjd's PCGrad, and its authors' arithmetic,
+on the same matrix at 2, 10 and 40 tasks. ``step``: whole steps of two losses and four
+micro-batches: stochastic against sequential accumulation (whose losses share a forward pass here,
+and do not in the authors' code), against plain accumulation of the sum, and against PCGrad of the
+accumulated gradients; the paper claims half of PCGrad's cost. ``memory``: what a call holds beyond
+rows and state.
 ``--small`` is a smoke test.
 """
 
@@ -29,6 +30,7 @@ from torchjd.aggregation import PCGrad
 from gradworks.bench.timing import Timing, compare
 from gradworks.multitask import Aggregator, Conductor, GCond, TaskGradients, from_torchjd
 from gradworks.multitask.gcond.reference import VectorGCond
+from projecting import projecting
 
 ROUNDS = 4
 SIZES = ((2, 1_000_000), (10, 200_000), (40, 50_000))
@@ -103,6 +105,14 @@ def peers(sizes: tuple[tuple[int, int], ...], options: dict[str, int]) -> Iterat
             name=f"GCond, ({tasks}, {params:,}), {ours.stats.rounds if ours.stats else 0} rounds",
             peer_name="torchjd PCGrad",
             peer_version=metadata.version("torchjd"),
+            **options,
+        )
+        yield Row(measured, None)
+        measured = compare(
+            lambda ours=ours, matrix=matrix: ours(matrix),
+            lambda matrix=matrix: projecting(matrix),
+            name=f"GCond, ({tasks}, {params:,})",
+            peer_name="PCGrad, its authors' arithmetic",
             **options,
         )
         yield Row(measured, None)
@@ -204,6 +214,7 @@ def memory(params: int) -> None:
         ("GCond", lambda: ours(matrix)),
         ("authors' arithmetic, rows copied", lambda: vectors(matrix)),
         ("torchjd PCGrad", lambda: peer(matrix)),
+        ("PCGrad, its authors' arithmetic", lambda: projecting(matrix)),
     ):
         units = peak(run) / (4 * params)
         print(f"{name}, (3, {params:,}): holds {units:.2f} gradients at most")

@@ -23,6 +23,7 @@ from torchjd.aggregation import IMTLG, AlignedMTL, PCGrad
 
 from gradworks.bench.timing import Timing, compare, roofline
 from gradworks.multitask import SAMGS
+from projecting import projecting
 
 SIZES = ((2, 1_000_000), (10, 200_000), (40, 50_000))
 SMALL = ((2, 1000), (10, 200))
@@ -73,6 +74,14 @@ def peers(sizes: tuple[tuple[int, int], ...], options: dict[str, int]) -> Iterat
                     **options,
                 )
                 yield Row(found, target)
+            found = compare(
+                ours(matrix, branch),
+                lambda matrix=matrix: projecting(matrix),
+                name=f"SAM-GS, {branch}, ({tasks}, {params:,})",
+                peer_name="PCGrad, its authors' arithmetic",
+                **options,
+            )
+            yield Row(found, None)
 
 
 def memory(sizes: tuple[tuple[int, int], ...], options: dict[str, int]) -> Iterator[Row]:
