@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.bench import toy
 
-from gradworks.bench import statistics
+from gradworks.bench import rulings, statistics
 from gradworks.bench.claims import Claim, Criterion, Outcome, Verdict
 from gradworks.bench.verdicts import claim_status, judge
 
@@ -669,3 +671,15 @@ def test_baselines_that_cannot_be_read(baseline: str) -> None:
 def test_a_weighted_sum_has_no_ratio() -> None:
     with pytest.raises(ValueError, match="has no ratio scale"):
         criterion(baseline="1.1*a - 0.1*b", scale="ratio")
+
+
+def test_a_label_inside_a_name_is_not_labelled_again() -> None:
+    made = toy.experiment()
+    arms = (
+        dataclasses.replace(made.arms[0], name="sum", label="plain sum"),
+        *made.arms[1:],
+    )
+    made = dataclasses.replace(made, arms=arms, claims=())
+    verdict = Verdict(claim="better", status="undecided", text="ours - plain sum: sum is lower")
+    found = rulings._in_words(verdict, made)
+    assert found.text == "ours - plain sum: plain sum is lower"

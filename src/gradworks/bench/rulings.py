@@ -92,7 +92,9 @@ def judge_and_keep(store: Store, experiment_id: str, experiment: Experiment) -> 
 
 def _in_words(verdict: Verdict, experiment: Experiment) -> Verdict:
     """Say labels where the sentences name arms, and write a metric's name as words."""
-    words = {arm.name: arm.label for arm in experiment.arms}
+    # A label that stands there already, as in a criterion's name, is not an arm's name to replace.
+    words = {arm.label: arm.label for arm in experiment.arms}
+    words |= {arm.name: arm.label for arm in experiment.arms}
     metrics = (c.metric for claim in experiment.claims for c in claim.criteria)
     words |= {metric: metric.replace("_", " ") for metric in metrics}
     names = sorted(words, key=len, reverse=True)
