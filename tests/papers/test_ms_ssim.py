@@ -74,7 +74,7 @@ def short(name: str, steps: int = 4, **changes: Any) -> Workload:
 
 
 def test_budgets_are_equal_and_claims_can_be_decided() -> None:
-    assert FULL.tune_trials == 4
+    assert FULL.tune_trials == 8
     assert FULL.final_seeds == 10
     spaces = {arm.space for arm in FULL.arms if arm.name != "bicubic"}
     assert len(spaces) == 1  # the same search for every loss

@@ -20,7 +20,7 @@ __all__ = ["CARD", "CLAIMS", "PRESETS", "build", "figures"]
 
 _TRIAL = "gradworks.papers.ms_ssim.trial"
 # Over the learning rate of the workload.
-_RATE = (Knob(name="rate", low=0.1, high=10.0, default=1.0),)
+_RATE = (Knob(name="rate", low=0.03, high=30.0, default=1.0),)
 _METHODS = {
     "l1": "torch.nn.L1Loss",
     "l2": "torch.nn.MSELoss",

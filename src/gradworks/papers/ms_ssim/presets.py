@@ -103,7 +103,7 @@ _NOTES = (
     "Codes of 64 numbers only, digits 32; no mixture of losses.",
 )
 _TUNING = (
-    "Every loss has four trials for its learning rate, two decades, chosen by its own value on "
+    "Every loss has eight trials for its learning rate, three decades, chosen by its own value on "
     "patches of the photograph that is kept for that."
 )
 
@@ -129,7 +129,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
             "sr-x3": _enlarge(3, 250),
             "codes": _codes(400),
         },
-        "tune_trials": 4,
+        "tune_trials": 8,
         "final_seeds": 10,
         "trial_seconds": 2.5,
         "notes": (_TUNING, *_NOTES),
