@@ -95,6 +95,20 @@ def test_penalties_of_the_scripts_and_of_exact_diagonals(case: dict) -> None:
     assert exact.total == case["alpha"] * exact.hessian + case["beta"] * exact.gradient
 
 
+def test_one_logit_and_one_feature_by_hand() -> None:
+    # At logit 0: g = (1/2 - y) z and H = z^2 / 4, so g = (-1/2, 1), H = (1/4, 1), and the means are
+    # 1/4 and 5/8. Products: -1/8 and 1, of the means 5/32.
+    z, a = [torch.tensor([[1.0]]), torch.tensor([[2.0]])], [torch.zeros(1)] * 2
+    y = [torch.tensor([1]), torch.tensor([0])]
+    hgp = HGPAlignment(2.0, 3.0, bias=False)(z, a, y)
+    assert float(hgp.hessian) == ((9 / 32) ** 2 + (27 / 32) ** 2) / 2
+    assert float(hgp.gradient) == 9 / 16
+    assert float(hgp.total) == 2 * float(hgp.hessian) + 3 * 9 / 16
+    diagonal = HutchinsonAlignment(reduction="sum", bias=False)(z, a, y)
+    assert float(diagonal.hessian) == 2 * (3 / 8) ** 2
+    assert float(diagonal.gradient) == 2 * 9 / 16
+
+
 # --- the closed form against autograd -----------------------------------------------------------
 
 

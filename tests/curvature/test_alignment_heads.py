@@ -173,6 +173,30 @@ def test_without_gradients_the_value_is_the_same() -> None:
         torch.testing.assert_close(found, tuple(v.detach() for v in want), **CLOSE)
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_head_in_float32_computes_its_own_logits_under_autocast(deep: bool) -> None:
+    (z, _, y), head = domains(dtype=torch.float32)
+    z = [v.bfloat16() for v in z]
+    penalty = HGPAlignment.from_head(nn.Sequential(head) if deep else head)
+    want = penalty([v.float() for v in z], None, y).total
+    with torch.autocast("cpu", torch.bfloat16):
+        found = penalty(z, None, y).total
+    assert found == want
+
+
+@pytest.mark.parametrize("kind", BOTH)
+def test_a_differentiated_head_in_inference_mode(kind: type) -> None:
+    (z, _, y), head = domains()
+    penalty = kind.from_head(nn.Sequential(head))
+    want = penalty(z, None, y).total.detach()
+    with torch.inference_mode():
+        inside = [v.clone() for v in z], [t.clone() for t in y]  # as a network makes them there
+        for features, labels in ((z, y), inside):
+            for logits in (None, [head(v) for v in features]):
+                torch.testing.assert_close(penalty(features, logits, labels).total, want, **CLOSE)
+        assert torch.is_inference_mode_enabled()
+
+
 def test_the_head_is_not_a_part_of_the_penalty() -> None:
     penalty = HGPAlignment.from_head(nn.Linear(2, 2))
     assert not list(penalty.parameters())
@@ -214,6 +238,8 @@ def test_losses_that_do_not_fit() -> None:
         HGPAlignment.from_head(head, loss_fn=lambda o, t: o.detach().sum())(z, None, y)
     with pytest.raises(ValueError, match="one entry for each domain"):
         HGPAlignment.from_head(other)(z, a[:1], y)
+    with pytest.raises(ValueError, match=r"features\[0\] must have shape"):
+        HGPAlignment.from_head(other)([v[:, 0] for v in z], a, y)
     with pytest.raises(ValueError, match="at least two domains"):
         HGPAlignment.from_head(other)(z[:1], None, y[:1])
     with pytest.raises(ValueError, match="at least two domains"):

@@ -298,6 +298,10 @@ W = torch.ones((), requires_grad=True)
         (lambda: iga_penalty([torch.ones(())] * 2, [W]), ValueError, "losses need a graph"),
         (lambda: coral_penalty([torch.ones(1, 2)] * 2), ValueError, "at least two rows"),
         (lambda: coral_penalty([torch.ones(2, 2)]), ValueError, "at least two domains"),
+        (lambda: coral_penalty([[1.0, 2.0]] * 2), TypeError, "features[0] must be a torch.Tensor"),
+        (lambda: coral_penalty([None] * 2), TypeError, "features[0] must be a torch.Tensor"),
+        (lambda: coral_penalty([torch.ones(())] * 2), ValueError, "features[0] must have shape"),
+        (lambda: coral_penalty([torch.ones(2, 0)] * 2), ValueError, "features[0] must have shape"),
         (
             lambda: irm_penalty([torch.ones(1, 2)] * 2, [torch.tensor([0])] * 2, halves=True),
             ValueError,

@@ -117,6 +117,13 @@ def test_a_growing_basis_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 1
 
 
+@pytest.mark.parametrize("scale", [1e-24, 1e25])
+def test_eigenvalues_whose_squares_float32_cannot_hold(scale: float) -> None:
+    A = scale * torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]))
+    found = eigsh(DenseOperator(A), 2).values / scale
+    torch.testing.assert_close(found, torch.tensor([5.0, 4.0]))
+
+
 def test_not_converged_warns_with_residuals() -> None:
     op = DenseOperator(symmetric(200))
     with pytest.warns(RuntimeWarning, match=r"not converged in 10 steps \(largest residuals"):

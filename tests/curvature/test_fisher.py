@@ -116,6 +116,16 @@ def test_drawn_labels_estimate_the_exact_one(make: object) -> None:
     assert errors[1] < errors[0]
 
 
+def test_ignored_labels_draw_nothing() -> None:
+    model = nn.Conv1d(2, 3, 1).double()
+    y = torch.arange(8).reshape(2, 4) % 3
+    y[0, 1:] = -100
+    data = (vector(16).reshape(2, 2, 4), y)
+    drawn = FisherOperator(model, F.cross_entropy, data, kind="mc", num_samples=3).to_dense()
+    torch.testing.assert_close(drawn, drawn.T, **CLOSE)
+    assert float(torch.linalg.eigvalsh(drawn)[0]) > -1e-12
+
+
 def test_labels_come_from_the_generator() -> None:
     model, loss_fn, data = problem(9)
     v = vector(31)

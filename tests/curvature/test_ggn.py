@@ -123,6 +123,14 @@ def test_gram_over_ragged_batches_and_more_outputs_than_parameters() -> None:
     assert float(want[: -len(gram)].abs().sum()) < 1e-12
 
 
+def test_gram_spectrum_of_a_half_type() -> None:
+    model = nn.Linear(3, 1, bias=False).bfloat16()
+    data = (2 * torch.eye(3)[:2].bfloat16(), torch.ones(2, 1).bfloat16())
+    torch.testing.assert_close(
+        gram_spectrum(model, F.mse_loss, data), torch.tensor([4.0, 4.0]), rtol=1e-2, atol=0
+    )
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

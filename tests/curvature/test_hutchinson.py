@@ -150,6 +150,31 @@ def test_diagonal_variance_is_the_closed_form() -> None:
     assert bool(diagonal(DenseOperator(A), num_probes=1).stderr.isnan().all())
 
 
+def test_standard_error_of_a_gaussian_diagonal() -> None:
+    op, g = DenseOperator(symmetric(40)), gen()
+    found = [diagonal(op, num_probes=60, distribution="gaussian", generator=g) for _ in range(20)]
+    spread = torch.stack([e.diagonal for e in found]).var(0).mean().sqrt()
+    claimed = torch.stack([e.stderr for e in found]).square().mean().sqrt()
+    assert float(claimed / spread) == pytest.approx(1.0, abs=0.2)
+
+
+def test_a_gaussian_probe_may_hold_a_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    # float32 has about one in 10^7
+    probes = iter([torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0])])
+    monkeypatch.setattr(hutchinson, "random_vector", lambda *_: next(probes))
+    A = torch.tensor([[1.0, 2.0], [2.0, -1.0]])
+    found = diagonal(DenseOperator(A), num_probes=3, distribution="gaussian")
+    # sums of z (A z) over sums of z z: (1 + 8) / 5 and (-1 + 3) / 2
+    torch.testing.assert_close(found.diagonal, torch.tensor([1.8, 1.0]))
+    assert bool(found.stderr.isfinite().all())
+
+
+@pytest.mark.parametrize("scale", [1e-24, 1e25])
+def test_frobenius_norm_whose_square_float32_cannot_hold(scale: float) -> None:
+    op = DenseOperator(scale * torch.diag(torch.tensor([3.0, 4.0])))
+    assert frobenius_norm(op, num_probes=2).value == pytest.approx(5 * scale, rel=1e-6, abs=0)
+
+
 def test_frobenius_norm() -> None:
     A = symmetric(15)
     found = frobenius_norm(DenseOperator(A), num_probes=2000, generator=gen())

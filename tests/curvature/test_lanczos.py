@@ -160,6 +160,15 @@ def test_scale_does_not_matter_for_breakdown() -> None:
     assert len(loose.alpha) < 10
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_squares_outside_float32_change_nothing(scale: float) -> None:
+    A = symmetric(6).float()
+    plain = tridiagonalize(DenseOperator(A), 6, start=torch.ones(6))
+    scaled = tridiagonalize(DenseOperator(scale * A), 6, start=torch.full((6,), scale))
+    torch.testing.assert_close(scaled.alpha / scale, plain.alpha, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scaled.beta / scale, plain.beta, rtol=1e-4, atol=1e-5)
+
+
 # ---------------------------------------------------------------- resume, memory, start
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from gradworks.curvature.lanczos import SpectralMeasure
 from gradworks.curvature.landscape import (
     adam_directions,
     centered_grid,
+    esd_curve,
     hessian_criteria,
     hessian_directions,
     loss_line,
@@ -164,6 +166,23 @@ def test_adam_directions_are_the_moments() -> None:
     assert bool((plane.loss[1] > plane.loss[0]).all())  # up the gradient
 
 
+def test_the_adam_rule_by_hand() -> None:
+    # L = w^2 at w = 1; the step is 2 / (sqrt(4) + eps) = 1 up to 5e-7 of itself.
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
+    data = (torch.ones(1, 1).double(), torch.zeros(1, 1).double())
+    first, second = {"weight": torch.full((1, 1), 2.0)}, {"weight": torch.full((1, 1), 4.0)}
+
+    def loss(**options: Any) -> float:
+        at: dict[str, Any] = {"alphas": [0.5], "betas": [0.25], "rule": "adam", **options}
+        return float(loss_plane(model, F.mse_loss, data, first, second, **at).loss)
+
+    assert loss() == pytest.approx(4, rel=1e-6)  # 0.5 / sqrt(0.25) = 1
+    assert loss(b_sqrt=False) == pytest.approx(9, rel=1e-6)  # 0.5 / 0.25 = 2
+    assert loss(gamma=3.0) == pytest.approx(16, rel=1e-6)
+    assert loss(eps=2.0) == pytest.approx(2.25)  # 2 / (2 + 2)
+
+
 def test_trajectory_directions_are_those_of_a_singular_value_decomposition() -> None:
     model, _, _ = problem()
     way = []
@@ -233,6 +252,39 @@ def test_blocks_without_length_are_zero_and_counted() -> None:
     assert normalize_direction(half, half)["w"].isfinite().all()
 
 
+@pytest.mark.parametrize("rule", ["filter", "layer", "model"])
+@pytest.mark.parametrize("size", [1e-30, 1e-21, 1e30])
+def test_squares_outside_the_range_of_float32_do_not_lose_a_block(rule: Any, size: float) -> None:
+    # Adam's second moments are of this size where gradients are small.
+    direction = {"w": torch.tensor([[3.0, 4.0]]) * size}
+    scaled = normalize_direction(direction, {"w": torch.tensor([[6.0, 8.0]])}, rule)
+    torch.testing.assert_close(scaled["w"], torch.tensor([[6.0, 8.0]]))
+    assert not scaled.zero_blocks
+    back = normalize_direction({"w": torch.tensor([[6.0, 8.0]])}, direction, rule)
+    torch.testing.assert_close(back["w"] / size, torch.tensor([[3.0, 4.0]]))
+
+
+@pytest.mark.parametrize("rule", ["filter", "layer", "model"])
+def test_a_factor_above_the_range_of_half_precision(rule: Any) -> None:
+    direction = {"w": torch.full((1, 4), 2.0**-20, dtype=torch.float16)}
+    scaled = normalize_direction(direction, {"w": torch.ones(1, 4, dtype=torch.float16)}, rule)
+    assert torch.equal(scaled["w"], torch.ones(1, 4, dtype=torch.float16))
+
+
+@pytest.mark.parametrize("rule", [None, "filter", "layer", "model", "weight"])
+def test_parameters_without_entries_pass_through(rule: Any) -> None:
+    direction = {"e": torch.zeros(0, 3), "w": torch.ones(1, 2)}
+    scaled = normalize_direction(direction, {"e": torch.zeros(0, 3), "w": torch.ones(1, 2)}, rule)
+    assert scaled["e"].shape == (0, 3)
+    torch.testing.assert_close(scaled["w"], torch.ones(1, 2))
+
+
+def test_norms_of_order_one_by_hand() -> None:
+    direction, reference = {"w": torch.tensor([[1.0, -1.0]])}, {"w": torch.tensor([[3.0, -4.0]])}
+    scaled = normalize_direction(direction, reference, "filter", order=1)
+    assert scaled["w"].tolist() == [[3.5, -3.5]]  # (3 + 4) / (1 + 1)
+
+
 def test_biases_multiplied_by_the_weights() -> None:
     reference = {"w": torch.ones(2, 2), "b": torch.tensor([2.0, 3.0])}
     direction = {"w": torch.ones(2, 2), "b": torch.ones(2)}
@@ -269,6 +321,18 @@ def test_order_one_is_the_ratio_of_the_traces() -> None:
 def test_the_criteria_do_not_apply_to_a_negative_spectrum() -> None:
     t = torch.tensor([-1.0, 1.0])
     assert not hessian_criteria(SpectralMeasure([t], [torch.full((2,), 0.5)], 2)).applies
+
+
+def test_criteria_of_a_mainly_negative_spectrum_by_hand() -> None:
+    t = torch.tensor([-4.0, 1.0])
+    found = hessian_criteria(SpectralMeasure([t], [torch.full((2,), 0.5)], 2))
+    assert (found.re, found.kh, found.type_ratio) == (4, 2, -4)  # kh = sqrt(2) / sqrt(1 / 2)
+
+
+def test_kernels_of_a_narrow_spectrum_do_not_shrink() -> None:
+    one = SpectralMeasure([torch.zeros(1)], [torch.ones(1)], 1)
+    _, (end, middle, _) = esd_curve(one, num_bins=3)
+    assert float(end / middle) == pytest.approx(math.exp(-0.05))  # (1e-3)^2 / (2 * 1e-5)
 
 
 # -- evaluation ------------------------------------------------------------------------------------

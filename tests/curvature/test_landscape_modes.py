@@ -147,6 +147,19 @@ def test_no_batch_norm_to_recalibrate_is_said() -> None:
     assert torch.equal(line.loss, loss_line(model, loss_fn, batch, a).loss)
 
 
+@pytest.mark.parametrize("vectorize", VECTORIZE)
+def test_fresh_statistics_owe_nothing_to_the_stored_ones(vectorize: Any) -> None:
+    model, batch = normed(), data()
+    a, _ = random_directions(model)
+    options: dict[str, Any] = {"alphas": [0.0, 0.5], "vectorize": vectorize}
+    options |= {"mode": "recalibrate", "calibration_data": batch}
+    want = loss_line(model, F.cross_entropy, batch, a, **options).loss
+    model[1].running_mean.fill_(torch.nan)
+    model[1].running_var.fill_(torch.inf)
+    assert torch.equal(loss_line(model, F.cross_entropy, batch, a, **options).loss, want)
+    assert model[1].running_mean.isnan().all()
+
+
 # -- everything is as it was ---------------------------------------------------------------------
 
 
@@ -346,6 +359,7 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: normalize_direction(FEW, A), ValueError, "missing"),
     (lambda: normalize_direction({"w": ONE}, {"w": ONE[0]}), ValueError, "must have shape (1,)"),
     (lambda: random_directions(MODEL, 0), ValueError, "k must be"),
+    (lambda: random_directions(MODEL, 4, params="2.bias"), ValueError, "at most 3 orthogonal"),
     (lambda: random_directions(MODEL, distribution="cauchy"), ValueError, "distribution"),
     (lambda: random_directions(MODEL, params="x*"), ValueError, "selects no trainable"),
     (lambda: random_directions(nn.ReLU()), ValueError, "no trainable parameter"),

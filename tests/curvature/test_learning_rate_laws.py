@@ -186,6 +186,20 @@ def test_overlap_edge_and_damping_by_hand() -> None:
     assert lr.batch_extreme_eigenvalue(0.0, 16.0, 4) == lr.noise_edge(4, 16.0)
 
 
+def test_a_data_set_by_hand() -> None:
+    """1/b is 1/10 - 1/30 = 1/15, s is 6 and below 9: a spike of 3 + 6/3; at B = 15 of 3 + 3/3."""
+    assert lr.batch_extreme_eigenvalue(3.0, 90.0, 10, 30) == pytest.approx(5)
+    assert lr.batch_extreme_eigenvalue(3.0, 90.0, 15, 30) == pytest.approx(4)
+    assert lr.eigenvector_overlap(3.0, 90.0, 10, 30) == pytest.approx(1 / 3)
+    assert lr.two_scale_noise(10, 5.0, 15, 4.0, 30) == (pytest.approx(3), pytest.approx(90))
+    assert lr.full_eigenvalue(5.0, 90.0, 10, 30) == pytest.approx(3)
+    model = lr.NoiseModel(3.0, 0.0, 90.0, dataset_size=30)
+    assert model.max_learning_rate(10, momentum=0.5) == pytest.approx(0.3)
+    assert model.critical_batch() == pytest.approx(7.5)  # 1 / (9/90 + 1/30)
+    found = lr.heavy_ball(16.0, 4.0)
+    assert (found.lr, found.momentum) == (pytest.approx(1 / 9), pytest.approx(1 / 9))
+
+
 # ---------------------------------------------------------------- step sizes
 
 
@@ -315,6 +329,8 @@ def _cauchy(diagonal: list[float], g: Tensor) -> float:
         (lambda: lr.effective_batch(9, 8), ValueError, "at most dataset_size 8, got 9"),
         (lambda: lr.effective_batch(math.nan), ValueError, "finite"),
         (lambda: lr.effective_batch("8x"), TypeError, "must be a number, got str"),
+        (lambda: lr.effective_batch("8"), TypeError, "must be a number, got str"),
+        (lambda: lr.effective_batch(True), TypeError, "must be a number, got bool"),
         (lambda: lr.batch_extreme_eigenvalue(1, -1, 8), ValueError, "noise must be at least 0"),
         (lambda: lr.batch_extreme_eigenvalue(1, 1, 0), ValueError, "batch_size must be at least"),
         (lambda: lr.batch_extreme_eigenvalue(1, 1, 9, 8), ValueError, "at most dataset_size"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -183,6 +183,24 @@ def test_inputs_by_name_are_drawn_by_row() -> None:
     torch.testing.assert_close(inputs["x"], x[[2, 35, 30]])
     assert inputs["scale"] == 2.0
     assert targets.tolist() == y[[2, 35, 30]].tolist()
+
+
+class Named(NamedTuple):
+    """Inputs with names, by place."""
+
+    x: Tensor
+    mask: Tensor
+
+
+def test_named_tuples_stay_what_they_are() -> None:
+    x, y = vector(12, 1).reshape(6, 2), torch.arange(6)
+    batches = [(Named(x[:4], x[:4] > 0), y[:4]), (Named(x[4:], x[4:] > 0), y[4:])]
+    for index in ([1, 3], [1, 5]):
+        inputs, targets = Examples(batches, device=CPU).take(torch.tensor(index))
+        assert isinstance(inputs, Named)
+        assert torch.equal(inputs.x, x[index])
+        assert torch.equal(inputs.mask, x[index] > 0)
+        assert targets.tolist() == index
 
 
 def test_a_sampler_that_leaves_some_out_is_respected() -> None:

@@ -244,6 +244,36 @@ def test_groups_keep_their_ratios_and_tensor_rates_their_identity() -> None:
     assert schedule.get_last_lr() == [pytest.approx(found.lr / 4), pytest.approx(found.lr)]
 
 
+def test_groups_that_join_later_keep_their_ratio_too() -> None:
+    model, loss_fn, data = problem(20)
+    layers = list(model.children())
+
+    def make(rate: float) -> tuple[SGD, CurvatureSchedule]:
+        optimizer = SGD(layers[0].parameters(), lr=rate)
+        return optimizer, CurvatureSchedule(optimizer, model, loss_fn, data)
+
+    def join(optimizer: SGD, rate: float) -> None:
+        optimizer.add_param_group({"params": list(layers[2].parameters()), "lr": rate})
+
+    optimizer, schedule = make(0.1)
+    schedule.step()
+    join(optimizer, 4 * values(optimizer)[0])
+    found = schedule.step()
+    assert found is not None
+    first, second = optimizer.param_groups
+    assert second["lr"] == found.lr  # the largest gets the value
+    assert first["lr"] == pytest.approx(found.lr / 4)
+    assert first["momentum"] == second["momentum"] == found.momentum
+    # a state knows of it
+    state = copy.deepcopy((optimizer.state_dict(), schedule.state_dict()))
+    other, resumed = make(0.5)
+    join(other, 0.5)
+    other.load_state_dict(state[0])
+    resumed.load_state_dict(state[1])
+    assert resumed.step() == schedule.step()
+    assert resumed.get_last_lr() == schedule.get_last_lr()
+
+
 def test_when_it_measures() -> None:
     model, loss_fn, data = quadratic(1.0, 1.0)
     for every, warm_start, calls in ((1, 1, [1, 2, 3, 4, 5, 6]), (2, 0, [1, 3, 5]), (3, 2, [2, 5])):

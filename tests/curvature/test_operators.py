@@ -225,6 +225,17 @@ def test_to_scipy() -> None:
     torch.testing.assert_close(torch.as_tensor(linear @ block.numpy()), H @ block, **CLOSE)
 
 
+def test_to_scipy_keeps_a_block_of_one_column() -> None:
+    linear = DenseOperator(symmetric(3)).to_scipy()
+    assert linear.matmat(vector(3)[:, None].numpy()).shape == (3, 1)
+    assert linear.matvec(vector(3)[:, None].numpy()).shape == (3, 1)
+
+
+def test_a_device_may_be_named_with_or_without_its_number() -> None:
+    op = FunctionOperator(lambda v: 2 * v, 3, device="cpu:0")
+    assert (op @ torch.ones(3)).tolist() == [2.0, 2.0, 2.0]
+
+
 def test_function_operator() -> None:
     A = symmetric(4)
     op = FunctionOperator(lambda v: A @ v, 4, dtype=torch.float64)

@@ -167,6 +167,45 @@ def test_integer_buffers_come_from_the_start() -> None:
     torch.testing.assert_close(path.loss, f64([1.0, 1.5, 2.0]))
 
 
+def test_extra_state_is_no_point_on_the_line() -> None:
+    class Noted(nn.Linear):
+        def get_extra_state(self) -> dict:
+            return {"note": 1}
+
+        def set_extra_state(self, state: dict) -> None:
+            pass
+
+    model = Noted(1, 1)
+    path = line_loss(
+        model, *states_of_ones(model), F.mse_loss, (torch.ones(1, 1),) * 2, num_points=3
+    )
+    torch.testing.assert_close(path.loss, f64([1.0, 0.0, 1.0]))
+
+
+def states_of_ones(model: nn.Module) -> tuple[dict, dict]:
+    """Weight and bias zero, then one; what is no tensor stays."""
+    start, end = model.state_dict(), model.state_dict()
+    for key in ("weight", "bias"):
+        start[key], end[key] = torch.zeros_like(start[key]), torch.ones_like(end[key])
+    return start, end
+
+
+def test_buffers_outside_the_state_are_left_alone() -> None:
+    class Counting(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(1, 1)
+            self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return super().forward(x)
+
+    model = Counting()
+    data = (torch.ones(1, 1),) * 2
+    line_loss(model, *states_of_ones(model), F.mse_loss, data, num_points=2)
+    assert float(model.calls) == 0
+
+
 def test_tied_weights_and_any_metric() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.curvature.nets import CASES, f64, golden, problem, symmetric
 
-from gradworks.curvature.lanczos import slq
+from gradworks.curvature.lanczos import slq, tridiagonalize
 from gradworks.curvature.operators import (
     DenseOperator,
     FunctionOperator,
@@ -52,6 +52,19 @@ def test_golden(case: dict) -> None:
     ggn = exact_spectrum(GGNOperator(model, loss_fn, data))
     torch.testing.assert_close(ggn.eigenvalues, f64(case["ggn_eigenvalues"]), **CLOSE)
     assert ggn.eigenvectors is None
+
+
+def test_a_product_of_two_weights_by_hand() -> None:
+    # L = (a b - 1)^2 at a = 2, b = 1: dL/da = 2 (ab - 1) b, so H = [[2, 6], [6, 8]], 5 +- 3 sqrt 5
+    a, b = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (2.0, 1.0))
+    op = HessianOperator.from_closure(lambda: (a * b - 1) ** 2, [a, b])
+    report, root = spectrum(op), 5**0.5
+    torch.testing.assert_close(report.spectrum.eigenvalues, f64([5 - 3 * root, 5 + 3 * root]))
+    assert report.summary["negative_mass"] == pytest.approx((3 * root - 5) / (6 * root))
+    assert report.summary["effective_rank"] == pytest.approx(9 / 7)
+    t = tridiagonalize(op, 2, start=f64([1.0, 0.0]))
+    torch.testing.assert_close(t.alpha, f64([2.0, 8.0]))
+    torch.testing.assert_close(t.beta, f64([6.0]))
 
 
 def test_the_matrix_is_symmetrised_and_the_asymmetry_reported() -> None:

@@ -159,6 +159,8 @@ def test_a_split_needs_four_fields_only() -> None:
         (lambda: split_bulk_outliers(torch.ones(2), min_gap=0.5), ValueError, "min_gap"),
         (lambda: split_bulk_outliers(torch.ones(2), min_gap=math.nan), ValueError, "min_gap"),
         (lambda: bulk_statistics(torch.ones(0)), ValueError, "at least one"),
+        (lambda: marchenko_pastur_edge(torch.ones(0)), ValueError, "at least one"),
+        (lambda: marchenko_pastur_edge(torch.ones(2, 2)), ValueError, r"got shape \(2, 2\)"),
     ],
 )
 def test_bad_input(act: object, error: type[Exception], message: str) -> None:

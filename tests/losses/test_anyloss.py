@@ -145,6 +145,13 @@ def test_blocks_change_nothing(n: int) -> None:
     torch.testing.assert_close(grad, expected, rtol=1e-12, atol=1e-18)
 
 
+def test_blocks_of_probabilities_leave_their_slope() -> None:
+    p = torch.full((2**18 + 1,), 0.25).requires_grad_()
+    y = torch.arange(2**18 + 1) % 2
+    soft_confusion(p, y, surrogate="linear", from_logits=False).tp.backward()
+    assert torch.equal(p.grad, y.float())
+
+
 # ---------------------------------------------------------------- derivatives
 
 
@@ -309,6 +316,18 @@ def test_fbeta_names_agree() -> None:
     assert anyloss(z, y, "f1", beta=0.5) == anyloss(z, y, "f0.5")
 
 
+def test_f1_and_its_gradient_by_hand() -> None:
+    """p of 3/4, 1/4, 1/2 and L = 4 ln 2: A is 2/3, 1/3, 1/2, so TP = FN = 1 and FP = TN = 3/2."""
+    three = math.log(3)
+    z = f64([three, -three, 0.0, three, -three]).requires_grad_()
+    loss = anyloss(z, torch.tensor([1, 1, 0, 0, 0]), "f1", amplification=4 * math.log(2))
+    loss.backward()
+    assert loss.item() == pytest.approx(1 - 2 / 4.5, abs=1e-15)
+    # dF1/dA is 28/81 for a positive, -8/81 for a negative; dA/dz is ln 2 / 6, at 0 ln 2 / 4.
+    want = math.log(2) / 81 * f64([-28 / 6, -28 / 6, 8 / 4, 8 / 6, 8 / 6])
+    torch.testing.assert_close(z.grad, want, rtol=1e-14, atol=0)
+
+
 def test_tversky_and_cost_by_hand() -> None:
     c = Confusion(*f64([3.0, 1.0, 2.0, 4.0]))
     assert tversky(0.3, 0.7)(c).item() == pytest.approx(3 / (3 + 0.6 + 0.7))
@@ -352,8 +371,7 @@ def test_labels_of_any_type_and_column_shapes(dtype: torch.dtype, column: bool) 
     z, y, _ = problem()
     shaped = z[:, None] if column else z
     assert anyloss(shaped, y.to(dtype), "f1") == anyloss(z, y, "f1")
-    if column:
-        assert anyloss(shaped, y.to(dtype)[:, None], "f1") == anyloss(z, y, "f1")
+    assert anyloss(shaped, y.to(dtype)[:, None], "f1") == anyloss(z, y, "f1")
 
 
 def test_probabilities_equal_logits() -> None:

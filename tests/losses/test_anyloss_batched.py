@@ -160,6 +160,17 @@ def test_rows_of_weight_zero_do_not_exist() -> None:
         torch.testing.assert_close(theta(a.net), theta(b.net), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_a_batch_of_padding_alone_is_no_step(name: str) -> None:
+    X, y = tables()
+    stack = join_stacks([stack_folds(X, y, [np.arange(n)]) for n in (60, 8)])
+    fit = fit_batched(
+        stack.X, stack.y, LOSSES[name], weight=stack.weight, epochs=2, batch_size=10, lr=0.01
+    )
+    assert theta(fit.net).isfinite().all()
+    assert fit.losses.isfinite().all()
+
+
 def test_joined_sets_train_as_they_do_apart() -> None:
     X, y = tables()
     X2, y2 = tables(40, 2, seed=1)
@@ -406,6 +417,11 @@ def test_best_threshold_beats_every_other(seed: int, metric: str) -> None:
         assert (best >= tried - 1e-9).all()
 
 
+def test_of_equal_thresholds_the_nearest_to_zero() -> None:
+    z, y = f64([-3.0, -1.0, 4.0]), f64([0.0, 1.0, 0.0])
+    assert best_threshold(z, y, torch.ones_like(z), "accuracy").item() == -2.0  # as good: 6
+
+
 def test_rows_of_weight_zero_have_no_vote_on_the_threshold() -> None:
     z, y = f64([-3.0, -2.0, -1.0, -2.4, 9.0]), f64([0, 1, 1, 0, 0])
     cut = best_threshold(z, y, f64([1, 1, 1, 0, 0]), "f1")
@@ -470,3 +486,9 @@ def test_bad_stacks(folds: list[np.ndarray]) -> None:
         stack_folds(np.eye(3), np.arange(3) % 2, folds)
     with pytest.raises(ValueError, match="at least one"):
         join_stacks([])
+
+
+def test_a_fold_without_weight_is_refused() -> None:
+    folds, weight = [np.arange(3), np.arange(2)], np.array([0.0, 0.0, 1.0])
+    with pytest.raises(ValueError, match=r"sample_weight is 0 for every row of folds \[1\]"):
+        stack_folds(np.eye(3), np.arange(3) % 2, folds, sample_weight=weight)

@@ -50,6 +50,11 @@ def test_amplification_above_the_bound_warns_once() -> None:
     module(z.float(), y)  # a second warning would be an error here
     with pytest.warns(RuntimeWarning, match=r"73\.4"):
         anyloss(z, y, amplification=74.0)
+    warm_up = AnyLoss(amplification=lambda step: 5.0 if step == 0 else 73.0)
+    warm_up(z.float(), y)
+    with pytest.warns(RuntimeWarning, match=r"33\.27"):
+        warm_up(z.float(), y)
+    warm_up(z.float(), y)
     anyloss(z, y, amplification=73.0)
     anyloss(z.float(), y, amplification=33.0)
 

@@ -270,6 +270,30 @@ def test_score_wants_one_label_a_row() -> None:
         model.score(X4, Y4[:3])
 
 
+def test_score_takes_a_column_of_labels(imbalanced: tuple) -> None:
+    X, y = imbalanced[:2]
+    model = AnyLossClassifier(max_iter=20).fit(X, y)
+    assert model.score(X, y[:, None]) == model.score(X, y)
+    with pytest.raises(ValueError, match="1d array"):
+        model.score(X, np.stack([y, y], 1))
+
+
+def test_score_of_several_labels_wants_all_of_them(imbalanced: tuple) -> None:
+    X, y = imbalanced[:2]
+    both = np.stack([y, 1 - y], 1)
+    model = AnyLossClassifier(max_iter=20).fit(X, both)
+    for wrong in (y, y[:, None], both[:, [0, 1, 1]]):
+        with pytest.raises(ValueError, match=r"y must have shape \(\d+, 2\)"):
+            model.score(X, wrong)
+
+
+def test_validation_scores_are_those_of_the_last_fit(imbalanced: tuple) -> None:
+    model = AnyLossClassifier(max_iter=3, early_stopping=True).fit(*imbalanced[:2])
+    assert len(model.validation_scores_) == 3
+    model.set_params(early_stopping=False).fit(*imbalanced[:2])
+    assert not hasattr(model, "validation_scores_")
+
+
 BLOCKED = """
 import sys
 class Block:

@@ -216,6 +216,22 @@ def test_class_count_may_not_change_in_running_counts() -> None:
         module(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))
 
 
+def test_a_batch_that_is_refused_is_no_step() -> None:
+    seen = []
+
+    def schedule(step: int) -> float:
+        seen.append(step)
+        return 5.0
+
+    module = AnyLoss("f1", average="macro", accumulate=2, amplification=schedule)
+    module(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="reset"):
+            module(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]))
+    module(torch.zeros(4, 3), torch.tensor([0, 1, 2, 0]))
+    assert seen == [0, 1, 1, 1]
+
+
 def test_trains_an_imbalanced_problem() -> None:
     g = torch.Generator().manual_seed(0)
     X = torch.randn(400, 3, dtype=torch.float64, generator=g)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -181,6 +182,15 @@ def test_equal_images(metric: Metric, sides: tuple[int, ...]) -> None:
     torch.testing.assert_close(value, torch.ones(2, dtype=F64), rtol=0, atol=1e-14)
     value.sum().backward()
     assert x.grad.abs().max() < 1e-12
+
+
+def test_two_scales_by_hand() -> None:
+    """Taps 1/4, 1/2, 1/4: mean cs 3/5 at the first scale, SSIM 8/11 * 13/14 after a padded one."""
+    x, y = (torch.tensor([[[v, 1.0, 1.0, 0.0, 0.0]]], dtype=F64) for v in (0.0, 2.0))
+    settings = {"kernel_size": 3, "sigma": (2 * math.log(2)) ** -0.5, "k": (1 / 4, 1 / 2)}
+    assert ssim(x, y, return_cs=True, **settings)[1].item() == pytest.approx(3 / 5, abs=1e-14)
+    value = ms_ssim(x, y, weights=(0.5, 0.5), **settings)
+    assert value.item() == pytest.approx(math.sqrt(3 / 5 * 52 / 77), abs=1e-14)
 
 
 def test_constant_images_differ_in_luminance_alone() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from gradworks.losses.ms_ssim import ms_ssim, ssim
+from gradworks.losses.ms_ssim.plain import bases
 
 FORWARD_MODE = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 F64 = torch.float64
@@ -149,6 +150,21 @@ def test_nan_is_not_hidden() -> None:
     x[0, 0, 3, 3] = torch.nan
     assert ms_ssim(x, y, kernel_size=3, scales=2).isnan()
     assert ssim(x, y).isnan()
+
+
+def test_modes_of_a_negative_value_by_hand() -> None:
+    x = rand(1, 1, 24, 24)
+    plain = ssim(x, 1 - x).item()
+    for mode, want in (("relu", 0.0), ("shift", 0.5 * (1 + plain)), ("leaky", 1e-4)):
+        value, cs = ssim(x, 1 - x, nonneg=mode, return_cs=True)
+        assert value.item() == pytest.approx(want, abs=1e-15)
+        assert cs.item() < -0.9  # never changed
+
+
+def test_a_factor_of_zero_is_clamped_not_divided_by() -> None:
+    base, alive = bases(torch.tensor([-0.5, 0.0, 1e-39, 0.5]), "relu")
+    assert base.tolist() == [1.0, 1.0, 1.0, 0.5]
+    assert alive.tolist() == [0.0, 0.0, 0.0, 1.0]
 
 
 def test_published_clamp_kills_the_gradient_and_ours_do_not() -> None:

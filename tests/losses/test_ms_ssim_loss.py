@@ -186,6 +186,15 @@ def test_cache_holds_so_many_targets_and_survives_copies(made: list[int]) -> Non
     assert len(made) == 6
 
 
+def test_a_target_inside_a_transform_is_not_kept(made: list[int]) -> None:
+    x, y = pair(3, 1, 12, 12)
+    criterion, plain = (SSIMLoss(kernel_size=3, cache_target=flag) for flag in (True, False))
+    got = torch.func.vmap(lambda a, b: criterion(a[None], b[None]))(x, y)
+    want = [plain(x[i : i + 1], y[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(got, torch.stack(want))
+    assert made == []
+
+
 def test_an_interrupted_first_pass_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     criterion = MSSSIMLoss(kernel_size=3, scales=3, cache_target=True)
     x, y = pair(1, 1, 24, 24)
@@ -227,6 +236,8 @@ def test_vae_objective_is_divergence_plus_weighted_loss() -> None:
     torch.testing.assert_close(out.loss, out.kl + 7.0 * out.reconstruction_loss)
     samples = out.reconstruction.view(3, 5, 1, 8, 8)
     torch.testing.assert_close(out.reconstruction_loss, (samples - x).square().mean())
+    noise = torch.randn(3, 5, 3, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(samples[2], model.decode(posterior.loc + posterior.scale * noise[2]))
     assert not torch.equal(samples[0], samples[1])
     again = model(x, generator=torch.Generator().manual_seed(2))
     assert torch.equal(again.loss, out.loss)
@@ -294,6 +305,9 @@ def test_a_batch_without_gradient_is_told_on_request() -> None:
     ms_ssim(x, 1 - x, nonneg="shift", **keywords)
     one_alive = torch.cat([1 - x[:1], x[1:]])
     ms_ssim(x, one_alive, **keywords)
+    leaf = x.clone().requires_grad_()
+    MSSSIMLoss(alpha=0.16, **keywords)(leaf, 1 - x).backward()  # alive by L1: nothing to say
+    assert leaf.grad.abs().min() > 0
 
 
 X = rand(1, 1, 32, 32)

@@ -117,6 +117,11 @@ def test_errors() -> None:
         (lambda: make().jacobian([torch.ones(2)]), ValueError, r"scalar, got shape \(2,\)"),
         (lambda: make().jacobian([torch.ones(())]), ValueError, "no graph"),
         (lambda: make().jacobian([1.0]), TypeError, "tensor"),
+        (
+            lambda: make().jacobian({1: losses["a"], "1": losses["b"]}),
+            ValueError,
+            "two losses are called '1'",
+        ),
         (lambda: run({"z": losses["a"]}, heads={"a": head}), ValueError, r"\['a'\] have no loss"),
         (lambda: run([losses["a"]] * 2, heads={"a": head}), ValueError, "2 losses for 1 heads"),
         (lambda: run(losses, lambda J: J[0, :2]), RuntimeError, r"returned \(2,\), expected"),

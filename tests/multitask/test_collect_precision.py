@@ -128,3 +128,26 @@ def test_a_norm_that_overflows_is_no_error() -> None:
     stats = TaskGradients(trunk.parameters()).backward([z.sum() * 1e30, z.sum()], Aggregator())
     assert not math.isfinite(float(stats.norms[0]))
     assert bool(torch.isfinite(trunk.weight.grad).all())
+
+
+def test_half_precision_rows_in_blocks_and_with_a_scaler() -> None:
+    class Half(SAMGS):
+        def begin(self, norms: Tensor, params: int, like: Tensor) -> None:
+            assert like.dtype == torch.float16
+            super().begin(norms, params, like)
+
+    a, b = torch.arange(1.0, 5.0), torch.arange(4.0, 0.0, -1.0)
+    found = []
+    for chunk in (None, 4):
+        trunk = [nn.Parameter(torch.zeros(4)) for _ in range(2)]
+        collect = TaskGradients(trunk, chunk_params=chunk, dtype=torch.float16)
+        x, y = trunk
+        # equal norms: before the clip the direction is beyond the largest float16
+        collect.backward([300 * (x @ a + y @ b), 300 * (x @ b - y @ a)], Half(gamma=0.0))
+        found.append(torch.cat([p.grad for p in trunk]))
+    torch.testing.assert_close(found[1], found[0], rtol=2e-3, atol=0)
+    param = nn.Parameter(torch.zeros(4))
+    scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    collect = TaskGradients([param], dtype=torch.float16, scaler=scaler)
+    collect.backward([(3 * param).sum(), param.sum()], Aggregator())
+    torch.testing.assert_close(param.grad, torch.full((4,), 4 * 65536.0))

@@ -288,6 +288,25 @@ def test_sparse_and_channels_last_gradients() -> None:
     torch.testing.assert_close(found[1], conv.weight.grad)
 
 
+def test_a_sparse_grad_that_is_there_is_added_to() -> None:
+    table, head = (nn.Embedding(5, 3, sparse=True) for _ in range(2))
+
+    def losses() -> dict[str, Tensor]:
+        e = table(torch.tensor([1, 1, 4]))
+        return {"a": e.square().sum() + head(torch.tensor([2])).sum(), "b": e.sum()}
+
+    collect = TaskGradients([table.weight], {"a": [head.weight]})
+    for _ in range(2):
+        sum(losses().values()).backward()
+    want = [module.weight.grad.to_dense() for module in (table, head)]
+    for module in (table, head):
+        module.weight.grad = None
+    sum(losses().values()).backward()
+    collect.backward(losses(), Aggregator())
+    for module, expected in zip((table, head), want):
+        torch.testing.assert_close(module.weight.grad.to_dense(), expected)
+
+
 def test_gradients_of_one_pass_are_not_shared_storage() -> None:
     a, b = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     head = nn.Parameter(torch.ones(3))

@@ -103,6 +103,17 @@ def test_a_state_in_blocks_of_columns_is_one_of_whole_rows() -> None:
 # ---------------------------------------------------------------- closed forms
 
 
+def test_a_step_by_hand() -> None:
+    # cosine -1 / sqrt(2), norms 1 and sqrt(2), averages 1 and 0.95 + 0.05 sqrt(2): the second wins
+    share = (math.sqrt(0.5) - 0.5) / 0.3
+    kept = math.cos(math.pi / 2 * share**2)  # sin(pi/2 + x), of the winner's projection
+    aggregator = GCond()
+    out = aggregator(f64([[1.0, 0.0], [-1.0, 1.0]]))
+    torch.testing.assert_close(out, f64([kept - 0.5, 1.5]), rtol=0, atol=1e-7)
+    want = f64([[0.5, 0.5], [kept - 1.0, 1.0]])
+    torch.testing.assert_close(aggregator.remembered(), want, rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("smooth", [True, False])
 def test_gradients_that_do_not_conflict_pass_unchanged(smooth: bool) -> None:
     for J in (torch.eye(3, 5, dtype=torch.float64), draw(3, 4, 0).abs()):
@@ -205,6 +216,12 @@ def test_lion_is_a_sign_as_long_as_its_tensor_asks() -> None:
     aggregator.follow(params[:1])
     with pytest.raises(ValueError, match="6 columns, the followed parameters have 2"):
         aggregator(J)
+
+
+def test_lion_without_eps_leaves_a_tensor_that_has_no_gradient() -> None:
+    aggregator = GCond(lion=True, eps=0.0)
+    aggregator.follow([f64([0.0]), f64([2.0])])
+    torch.testing.assert_close(aggregator(f64([[0.0, 0.5]])), f64([0.0, 4e-4]))
 
 
 def test_the_cap_cuts_each_gradient_before_it_is_compared() -> None:

@@ -349,6 +349,7 @@ def test_a_stopped_training_goes_on_bit_for_bit() -> None:
         ({"model": nn.Flatten()}, ValueError, "no parameter that requires a gradient"),
         ({"losses": {}}, ValueError, "losses is empty"),
         ({"losses": [F.l1_loss]}, TypeError, "losses must map names"),
+        ({"losses": {1: F.l1_loss, "1": F.l1_loss}}, ValueError, "two losses are called '1'"),
         ({"losses": {"l1": 3}}, TypeError, r"losses\['l1'\] must be a function, got int"),
         ({"weights": {"l1": 1.0}}, ValueError, r"names of the losses, \['l1', 'l2'\], got"),
         ({"weights": {"l1": -1.0, "l2": 1.0}}, ValueError, "at least 0, got {'l1': -1.0}"),

@@ -128,13 +128,15 @@ def test_momentum_branch_is_odd_and_equalising_keeps_directions() -> None:
     torch.testing.assert_close(a / a.norm(), b / b.norm())
 
 
-def test_clip_is_that_of_torch() -> None:
-    J = draw(3, 8)
+@pytest.mark.parametrize("max_norm", [1.0, 1e-6, 1e9])
+@pytest.mark.parametrize("size", [1.0, 1e-2, 1e3])
+def test_clip_is_that_of_torch(size: float, max_norm: float) -> None:
+    J = size * draw(3, 8)
     free = SAMGS(max_norm=None)(J)
     p = torch.nn.Parameter(torch.zeros(8, dtype=torch.float64))
     p.grad = free.clone()
-    torch.nn.utils.clip_grad_norm_([p], 1.0)
-    torch.testing.assert_close(SAMGS()(J), p.grad)
+    torch.nn.utils.clip_grad_norm_([p], max_norm)
+    torch.testing.assert_close(SAMGS(max_norm=max_norm)(J), p.grad, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.0])
@@ -269,3 +271,40 @@ def test_statistics_by_hand() -> None:
         magnitude_similarity(torch.tensor([1]))
     with pytest.raises(ValueError, match="1-D"):
         magnitude_similarity(torch.ones(2, 2))
+
+
+def test_two_steps_by_hand() -> None:
+    # norms 5 and 10: s = 2 * 50 / 125 = 0.8, and v / (1 - beta2^t) = 0.04 + 1e-6 at both steps
+    aggregator, root = SAMGS(max_norm=None), math.sqrt(0.040001)
+    first = aggregator(f64([[3.0, 4.0], [0.0, 10.0]]))
+    torch.testing.assert_close(first, f64([2 * 9, 2 * 116]) / root, rtol=1e-12, atol=0)
+    # the second turned round: its momentum is (0.09 * 10 - 0.1 * 10) / 0.19
+    second = aggregator(f64([[3.0, 4.0], [0.0, -10.0]]))
+    want = f64([2 * 9, 2 * (16 - 10 * 0.1 / 0.19)]) / root
+    torch.testing.assert_close(second, want, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_squares_of_the_direction_neither_overflow_nor_vanish(gamma: float) -> None:
+    J = draw(3, 8, spread=0.2).float()
+    clipped = SAMGS(gamma=gamma)(J)
+    for size in (1e10, 1e15):  # the momentum branch is quadratic: 1e30, of which torch has no norm
+        torch.testing.assert_close(SAMGS(gamma=gamma)(size * J).norm(), torch.tensor(1.0))
+        torch.testing.assert_close(SAMGS(gamma=gamma)(size * J), clipped, rtol=1e-4, atol=1e-6)
+    one = SAMGS(gamma=gamma, scale="norm", max_norm=None)(J)
+    for size in (1e-15, 1e-12, 1e10, 1e15):
+        found = SAMGS(gamma=gamma, scale="norm", max_norm=None)(size * J)
+        torch.testing.assert_close(found / size, one, rtol=1e-4, atol=0)
+
+
+def test_statistics_of_opposite_rows_and_of_nan() -> None:
+    for tasks, params in ((2, 7), (5, 1001)):
+        J = draw(tasks, params, params)
+        J[-1] = -J[0]
+        for rows in (J, J.float()):
+            assert float(conflict_statistics(rows).curvature_bound[0, -1]) == 0.0
+    J[1, 3] = math.nan
+    for found in conflict_statistics(J):
+        assert bool(found[1].isnan().all())
+        assert not found[2:, 2:].isnan().any()
+    assert bool(magnitude_similarity(f64([1.0, math.nan]))[0, 1].isnan())

@@ -17,10 +17,13 @@ from gradworks.optim.adahessian.curvature import Probes
 # ---------------------------------------------------------------- differences
 
 
-def test_differences_are_the_product() -> None:
+@pytest.mark.parametrize("samples", [1, 3])
+def test_differences_are_the_product(samples: int) -> None:
     net, other = Net(), Net()
-    exact = AdaHessian(net.parameters(), generator=torch.Generator().manual_seed(0))
-    near = AdaHessian(other.parameters(), generator=torch.Generator().manual_seed(0))
+    exact, near = (
+        AdaHessian(n.parameters(), n_samples=samples, generator=torch.Generator().manual_seed(0))
+        for n in (net, other)
+    )
     exact.estimate(net.loss())
     loss = near.estimate_from(other.loss, h=1e-6)
     assert float(loss) == float(net.loss().detach())
@@ -76,6 +79,25 @@ def test_what_differences_refuse() -> None:
         AdaHessian([v]).estimate_from(lambda: (v**2).sum(), h=0.0)
 
 
+def test_a_failed_difference_leaves_gradients_as_they_were() -> None:
+    w = nn.Parameter(f64([1.0]))
+    w.grad = f64([7.0])
+    calls: list[int] = []
+
+    def closure() -> Tensor:
+        calls.append(0)
+        if len(calls) == 2:
+            raise ValueError("data")
+        return (w**4).sum()
+
+    opt = AdaHessian([w])
+    with pytest.raises(ValueError, match="data"):
+        opt.estimate_from(closure)
+    assert float(w.grad) == 7.0
+    opt.estimate_from(closure)  # tried again: once, not twice
+    assert float(w.grad) == 11.0
+
+
 # ---------------------------------------------------------------- loss scaling
 
 
@@ -122,6 +144,92 @@ def test_infinite_gradients_skip_the_step() -> None:
     scaler.step(opt)
     assert torch.equal(w.detach(), torch.ones(2))
     assert not opt.state[w]
+
+
+# ---------------------------------------------------------------- what one step leaves to the next
+
+
+def test_gradients_share_no_memory() -> None:
+    a, b = nn.Parameter(f64([1.0, 2.0])), nn.Parameter(f64([3.0, 4.0]))
+    opt = AdaHessian([a, b])
+    for _ in range(2):  # autograd gives the two inputs of an addition one tensor
+        opt.estimate((a + b).square().sum())
+    want = f64([16.0, 24.0])
+    for p in (a, b):
+        assert p.grad is not None
+        assert torch.equal(p.grad, want)
+    nn.utils.clip_grad_norm_([a, b], float(want.norm()) / 2**0.5, foreach=False)
+    for p in (a, b):
+        torch.testing.assert_close(p.grad, want / 2, rtol=1e-6, atol=0)
+
+
+def test_constant_gradients_can_be_added_to() -> None:
+    a = nn.Parameter(f64([1.0, 2.0]))
+    opt = AdaHessian([a], zero_curvature="allow")
+    for _ in range(2):  # the gradient of a sum is one number, expanded
+        opt.estimate(a.sum())
+    assert a.grad is not None
+    assert a.grad.tolist() == [2.0, 2.0]
+
+
+def test_zero_grad_drops_the_estimate_of_the_gradients_it_drops() -> None:
+    w = nn.Parameter(f64([1.0, 2.0]))
+    opt = AdaHessian([w])
+    opt.estimate((w**2).sum() * float("nan"))
+    opt.zero_grad()  # a step skipped
+    opt.estimate((w**2).sum())
+    assert opt._pending[w].tolist() == [2.0, 2.0]
+    opt.set_hessian([f64([3.0, 3.0])])
+    opt.zero_grad()  # a closure that computes the gradients anew does this
+    assert opt._pending[w].tolist() == [3.0, 3.0]
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_a_probe_of_other_parameters_is_drawn_again() -> None:
+    a, b = nn.Parameter(f64([1.0, 2.0])), nn.Parameter(f64([3.0]))
+    opt = AdaHessian([a, b], lr=0.1)
+    with pytest.raises(RuntimeError, match="linear in it"):
+        opt.estimate((a**2).sum() + b.sum())
+    (a**2).sum().backward(create_graph=True)
+    opt.step()
+    torch.testing.assert_close(a.detach(), f64([0.9, 1.8]), rtol=1e-4, atol=0)
+    late = AdaHessian([a], lr=0.1)
+    late.estimate((a**2).sum())
+    late.add_param_group({"params": [b]})
+    late.estimate((a**2).sum() + (b**2).sum())
+    assert late._pending[a].tolist() == [4.0, 4.0]
+    assert late._pending[b].tolist() == [2.0]
+
+
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("foreach", [False, True])
+def test_old_estimates_keep_their_bias_correction(foreach: bool, maximize: bool) -> None:
+    w = nn.Parameter(f64([0.0]))
+    opt = AdaHessian(
+        [w], lr=1.0, betas=(0.0, 0.5), eps=0.0, update_each=3, foreach=foreach, maximize=maximize
+    )
+    w.grad = f64([1.0])
+    opt.set_hessian([f64([-2.0])])
+    for step in (1, 2, 3):
+        opt.step()
+        # v = 4 / 2 after the one estimate, and sqrt(v / (1 - 1/2)) = 2 until the next
+        assert float(w.detach()) == pytest.approx((0.5 if maximize else -0.5) * step, rel=1e-14)
+
+
+def test_two_steps_by_hand() -> None:
+    # L = w^2, lr 1/4, betas 1/2, eps 1, k 1/2: g = D z = (4, 2); v = 2, sqrt(2 / (1/2)) = 2 = D
+    w = nn.Parameter(f64([2.0]))
+    opt = AdaHessian([w], lr=0.25, betas=(0.5, 0.5), eps=1.0, hessian_power=0.5, weight_decay=0.5)
+    opt.estimate((w**2).sum())
+    opt.step()
+    first = 2 - 0.25 * (4 / (2**0.5 + 1) + 0.5 * 2)
+    assert float(w.detach()) == pytest.approx(first, rel=1e-14)
+    opt.zero_grad()
+    opt.estimate((w**2).sum())
+    opt.step()
+    momentum = (0.5 * 2 + 0.5 * 2 * first) / 0.75  # m_1 = 2; v_2 / (3/4) = 4 again
+    second = first - 0.25 * (momentum / (2**0.5 + 1) + 0.5 * first)
+    assert float(w.detach()) == pytest.approx(second, rel=1e-14)
 
 
 # ---------------------------------------------------------------- refusals and peers

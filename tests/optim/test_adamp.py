@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.optim import golden
 from tests.optim.contract import gradient, parameters, set_gradients, train, values
 from tests.optim.naive import Naive
-from torch import nn
+from torch import Tensor, nn
 
-from gradworks.optim import AdamP
+from gradworks.optim import SGDP, AdamP
 from gradworks.optim.adamp import LayerReport, adamp
 
 PATHS = {"single": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}
@@ -98,6 +98,28 @@ def test_one_step_by_hand() -> None:
     optimizer.step()
     want = torch.tensor([[3 * 0.95 + 28 / 25, 4 * 0.95 - 21 / 25]], dtype=torch.float64)
     torch.testing.assert_close(weight.detach(), want, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("path", ["single", "foreach", pytest.param("fused", marks=slow)])
+def test_two_nesterov_steps_by_hand(path: str) -> None:
+    """betas (1/2, 3/4), lr 1, decay 1/2, w = (3, 4); gradients (-4, 3), orthogonal, and (4, -3).
+
+    Step 1: m = (-2, 1.5), D = (4, 3), u = (-3, 2.25) / D = (-3, 3) / 4, n.u = 3/20, so that
+    u - n (n.u) = (-0.84, 0.63); decay a tenth of 1/2, size 2: w = (2.85 + 1.68, 3.8 - 1.26).
+    Step 2: cosine 0.4, above 0.1 / sqrt 2; m = (1, -0.75), v = (7, 3.9375) = (16, 9) 7/16, D =
+    (4, 3), u = (2.5, -1.875) / D = (5, -5) / 8; the decay is whole, the size 4/3.
+    """
+    weight = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))
+    optimizer = AdamP(
+        [weight], lr=1.0, betas=(0.5, 0.75), eps=1e-16, weight_decay=0.5, nesterov=True,
+        **PATHS[path],
+    )  # fmt: skip
+    steps = (((-4, 3), (4.53, 2.54)), ((4, -3), (4.53 / 2 - 5 / 6, 2.54 / 2 + 5 / 6)))
+    for grad, want in steps:
+        weight.grad = torch.tensor([grad], dtype=torch.float64)
+        optimizer.step()
+        expected = torch.tensor([want], dtype=torch.float64)
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=0)
 
 
 # ---------------------------------------------------------------- peers
@@ -239,6 +261,17 @@ def test_a_cosine_on_the_threshold_does_not_project(path: str) -> None:
         assert int(optimizer.last_branch["0.0"]) == branch
 
 
+@pytest.mark.parametrize("path", ["single", "foreach", pytest.param("fused", marks=slow)])
+def test_a_layer_on_the_threshold_is_not_projected(path: str) -> None:
+    """A row of cosine 1 fails its own test; the layer has cosine 0.6 and N = 4: delta / 2."""
+    for delta, branch in ((1.2, 0), (math.nextafter(1.2, 2), 2)):
+        weight = nn.Parameter(torch.tensor([[1.0, 0], [0, 0]], dtype=torch.float64))
+        weight.grad = torch.tensor([[3.0, 0], [0, 4.0]], dtype=torch.float64)
+        optimizer = AdamP([weight], delta=delta, record_branches=True, **PATHS[path])
+        optimizer.step()
+        assert int(optimizer.last_branch["0.0"]) == branch
+
+
 @pytest.mark.parametrize("foreach", [False, True])
 def test_one_row_that_fails_sends_the_weight_to_the_layer_test(foreach: bool) -> None:
     """A mask by row would be another optimizer: two radial rows that cancel are one layer."""
@@ -348,6 +381,15 @@ def test_loads_checkpoints_of_adamw_and_of_a_step_in_the_group() -> None:
     assert "step" not in loaded.param_groups[0]
 
 
+@pytest.mark.parametrize("make", [AdamP, SGDP])
+def test_conjugate_parameters_are_refused(make: Any) -> None:
+    """They have no real view: steps would go into a copy, and the parameter would stay."""
+    conjugate = nn.Parameter(torch.ones(2, 3, dtype=torch.complex64).conj())
+    with pytest.raises(RuntimeError, match=r"shape \(2, 3\) is conjugated lazily.*resolve_conj"):
+        make([conjugate], lr=0.1)
+    make([nn.Parameter(conjugate.detach().resolve_conj())], lr=0.1)
+
+
 def test_flat_parameters_are_refused() -> None:
     flat = nn.Parameter(torch.ones(24))
     flat._is_flat_param = True
@@ -396,6 +438,45 @@ def test_a_kernel_that_does_not_compile_says_so(monkeypatch: pytest.MonkeyPatch)
         optimizer.step()
     assert torch.equal(params[0], before[0])
     assert optimizer.state[params[0]]["step"] == 0
+
+
+@pytest.mark.parametrize("make", [AdamP, SGDP])
+def test_where_no_kernel_compiles_nothing_is_stepped(
+    make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Short vectors need no kernel; stepped first, they would step again with fused=None."""
+    from gradworks.optim import compiled
+
+    def broken(*_: Any) -> None:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(compiled, "_ready", lambda *_: broken)
+    params = parameters(((7,), (6, 4)))
+    before = values(params)
+    optimizer = make(params, lr=0.1, fused=True)
+    set_gradients(params, 0)
+    with pytest.raises(RuntimeError, match="Use fused=None"):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, before))
+
+
+def meta_gradient(make: Any) -> Tensor:
+    """Of the weight after a step, to the weight before, whose second row is zero."""
+    start = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=torch.float64, requires_grad=True)
+    optimizer = make([start.detach().requires_grad_()], lr=0.1, differentiable=True)
+    moved = start * 1.0
+    optimizer.param_groups[0]["params"] = [moved]
+    moved.grad = torch.tensor([[-4.0, 3.0], [1.0, 2.0]], dtype=torch.float64)
+    optimizer.step()
+    return torch.autograd.grad(moved.sum(), start)[0]
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+@pytest.mark.parametrize("make", [AdamP, SGDP])
+def test_autograd_follows_the_step_of_a_zero_row(make: Any) -> None:
+    found = meta_gradient(make)
+    assert found.isfinite().all()
+    assert torch.equal(found[1], torch.ones(2, dtype=torch.float64))
 
 
 @slow

@@ -245,6 +245,22 @@ def test_a_row_takes_the_map_itself() -> None:
     assert optimizer.state[optimizer.param_groups[0]["params"][0]]["rotation"].abs().item() == 1
 
 
+def test_a_turned_step_by_hand() -> None:
+    """M = [[2, 1], [1, 2]], base row: A ~ M M^T = [[5, 4], [4, 5]], so R = [[5, -4], [4, 5]] / s.
+
+    With s = sqrt(41) the rows of R^T M are [14, 13] / s and [-3, 6] / s.
+    """
+    M = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
+    (got,), optimizer = run([torch.zeros_like(M)], [[M]], lr=1.0, base="row")
+    s, a, b = 41**0.5, 365**0.5, 5**0.5
+    R = torch.tensor([[5.0, -4.0], [4.0, 5.0]], dtype=torch.float64) / s
+    torch.testing.assert_close(next(iter(optimizer.state.values()))["rotation"], R)
+    D = torch.tensor(
+        [[70 / a + 4 / b, 65 / a - 8 / b], [56 / a - 5 / b, 52 / a + 10 / b]], dtype=torch.float64
+    )
+    torch.testing.assert_close(got, -0.2 * 2**0.5 / s * D)
+
+
 def test_equivariant_maps_do_not_see_the_frame() -> None:
     M = drawn(4, 7)
     polar = lambda X: torch.linalg.svd(X, full_matrices=False)[0] @ torch.linalg.svd(X, False)[2]  # noqa: E731

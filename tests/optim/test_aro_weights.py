@@ -13,6 +13,7 @@ from torch import nn
 from gradworks.optim import ARO
 from gradworks.optim.aro import rotation_update, transformer_groups
 from gradworks.optim.aro.maps import rows_of
+from gradworks.optim.aro.rotations import signed_qr
 
 # ---------------------------------------------------------------- degenerate weights
 
@@ -159,6 +160,26 @@ def test_groups_of_a_transformer() -> None:
     assert sum(len(g["params"]) for g in tied) == len(list(model.parameters()))
 
 
+@pytest.mark.parametrize("foreach", [False, True])
+def test_base_adam_by_its_formula(foreach: bool) -> None:
+    """Second moments look ahead in the old frame, are kept in the new, and are never turned."""
+    weights = [drawn(3, 5), drawn(3, 5, seed=1)]
+    grads = [[drawn(3, 5, seed=10 * t + i) for i in range(2)] for t in range(4)]
+    settings = {"lr": 0.1, "weight_decay": 0.0, "betas": (0.5, 0.8), "eps": 0.01}
+    got, _ = run(weights, grads, base="adam", foreach=foreach, **settings)
+    for i, want in enumerate(w.clone() for w in weights):
+        R = torch.eye(3, dtype=torch.float64)
+        M = V = torch.zeros(3, 5, dtype=torch.float64)
+        for step in grads:
+            M = 0.95 * M + 0.05 * step[i]
+            ahead = 0.8 * V + 0.2 * (R.T @ M) ** 2
+            R = signed_qr(M @ ((R.T @ M) / (ahead.sqrt() + 0.01)).T)
+            V = 0.8 * V + 0.2 * (R.T @ M) ** 2
+            D = R @ ((R.T @ M) / (V.sqrt() + 0.01))
+            want.sub_(0.1 * 0.2 * D / D.square().mean().sqrt())
+        torch.testing.assert_close(got[i], want)
+
+
 def test_a_shared_rotation() -> None:
     """One frame from the stacked momenta; each weight mapped by itself; kept by checkpoints."""
     weights = [drawn(4, 6), drawn(4, 9), drawn(9, 4)]
@@ -194,6 +215,24 @@ def test_checkpoints_of_another_kind_are_refused() -> None:
         changed["param_groups"][0].update(settings)
         with pytest.raises(ValueError, match="the checkpoint holds no"):
             ARO([nn.Parameter(drawn(3, 5))]).load_state_dict(changed)
+
+
+def test_a_hook_may_load_another_checkpoint() -> None:
+    """Rotations come from the state that is loaded, not from that which was given."""
+    weights = [drawn(3, 5), drawn(3, 5, seed=1)]
+    _, optimizer = run(weights, [[drawn(3, 5, seed=2), drawn(3, 5, seed=3)]])
+    params = [nn.Parameter(w) for w in weights[::-1]]
+    other = ARO(params)
+
+    def turned_round(_: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {**given, "state": {0: given["state"][1], 1: given["state"][0]}}
+
+    other.register_load_state_dict_pre_hook(turned_round)
+    other.load_state_dict(optimizer.state_dict())
+    wanted = [state["rotation"] for state in optimizer.state.values()]
+    assert not torch.equal(*wanted)
+    for param, want in zip(params, wanted[::-1], strict=True):
+        assert torch.equal(other.state[param]["rotation"], want)
 
 
 def test_sixteen_bits_keep_the_rotation_in_float32() -> None:

@@ -219,3 +219,26 @@ def test_refresh_only_at_its_steps() -> None:
     changes = [t for t in range(2, 13) if seen[t - 1] != seen[t - 2]]
     assert changes
     assert set(changes) <= {4, 8, 12}
+
+
+@paths
+def test_two_steps_by_hand(path: str) -> None:
+    """2 x 2, one column, betas 1/2, eps 0: which column, what is left, what enters.
+
+    Times sqrt(2), S_1 is [[4, 2], [2, 2]]: column 0, and E_1 = [[1, -1], [1, -1]]. Then A_2 is
+    [[2, -4], [2, -2]], S_2 [[-2, 6], [0, 4]]: column 1 enters with zero moments at the bias
+    correction 3/4, a step of sqrt(2/3), and E_2 = [[-1, -1], [0, 0]].
+    """
+    param = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+    opt = DCTAdamW([param], 1.0, (0.5, 0.5), 0.0, 0.0, rank=1, error_feedback=True, **PATHS[path])
+    wanted = []
+    for grad in ([[3.0, 1.0], [2.0, 0.0]], [[1.0, -3.0], [1.0, -1.0]]):
+        param.grad = torch.tensor(grad, dtype=torch.float64)
+        opt.step()
+        wanted.append((param.detach().clone(), opt.state[param]["error"].clone()))
+    h, t = 0.5**0.5, 3.0**-0.5
+    near(wanted[0][0], torch.full((2, 2), -h, dtype=torch.float64))
+    near(wanted[0][1], torch.tensor([[1.0, -1.0], [1.0, -1.0]], dtype=torch.float64))
+    near(wanted[1][0], torch.tensor([[-h - t, -h + t]] * 2, dtype=torch.float64))
+    near(wanted[1][1], torch.tensor([[-1.0, -1.0], [0.0, 0.0]], dtype=torch.float64))
+    assert opt.state[param]["indices"].tolist() == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 from typing import Any
 
 import pytest
@@ -146,6 +147,24 @@ def test_calls_do_not_build_the_basis_anew(monkeypatch: pytest.MonkeyPatch) -> N
     dct(drawn(1, 3001), "dct2", "fft")  # an FFT needs no matrix at all
 
 
+@pytest.mark.parametrize("transform", ["matmul", "fft"])
+def test_what_calls_keep_serves_autograd(transform: str) -> None:
+    """A first call without autograd must not leave tensors that autograd refuses."""
+    with torch.inference_mode():
+        dct(drawn(2, 26), "dct3", transform)
+    x = drawn(2, 26).requires_grad_()
+    dct(x, "dct3", transform)[0, 0].backward()
+    torch.testing.assert_close(x.grad[0], dct_matrix(26, dtype=torch.float64)[:, 0])
+
+
+@pytest.mark.parametrize("transform", ["matmul", "fft"])
+def test_default_device_does_not_matter(transform: str) -> None:
+    x = drawn(2, 27)
+    with torch.device("meta"):
+        found = dct(x, "dct2", transform)
+    near(found, x @ dct_matrix(27, basis="dct2", dtype=torch.float64))
+
+
 def test_identity_is_a_copy_and_bf16_stays() -> None:
     x = drawn(2, 4)
     y = dct(x, "identity")
@@ -239,6 +258,13 @@ def test_captured_energy_of_everything_and_nothing() -> None:
     Q = dct_matrix(4, dtype=torch.float64)
     assert captured_energy(drawn(3, 4), Q, 4) == pytest.approx(1.0)
     assert captured_energy(torch.zeros(3, 4), Q, 1) == 1.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_captured_energy_of_what_is_not_finite(value: float) -> None:
+    G = drawn(3, 4)
+    G[1, 2] = value
+    assert math.isnan(captured_energy(G, torch.eye(4), 2))
 
 
 # ---------------------------------------------------------------- errors in few bits

@@ -166,6 +166,38 @@ def test_feedback_and_ages_switched_on_late() -> None:
     assert {"age", "error_q"} <= opt.state[params[0]].keys()
 
 
+@paths
+def test_ages_switched_on_late_are_the_runs(path: str) -> None:
+    """Moments of 60 steps are not corrected as if they were of one."""
+    param = nn.Parameter(torch.zeros(2, 2, dtype=torch.float64))
+    opt = DCTAdamW([param], 1.0, eps=0.0, rank=1, basis="identity", **PATHS[path])
+    param.grad = torch.tensor([[3.0, 0.0], [3.0, 0.0]], dtype=torch.float64)
+    for _ in range(60):
+        opt.step()
+    opt.param_groups[0]["column_age"] = True
+    before = param.detach().clone()
+    opt.step()
+    assert opt.state[param]["age"].tolist() == [61]
+    near((before - param.detach())[:, 0], torch.ones(2, dtype=torch.float64))
+
+
+def test_a_hook_may_load_another_checkpoint() -> None:
+    """Indices come from the state that is loaded, not from that which was given."""
+    params = made(((6, 6), (6, 6)))
+    opt = DCTAdamW(params, rank=2)
+    train(opt, params, range(3))
+    other = DCTAdamW(params[::-1], rank=2)
+
+    def turned_round(_: Any, given: dict[str, Any]) -> dict[str, Any]:
+        return {**given, "state": {0: given["state"][1], 1: given["state"][0]}}
+
+    other.register_load_state_dict_pre_hook(turned_round)
+    other.load_state_dict(opt.state_dict())
+    found = [opt.state[p]["indices"].tolist() for p in params]
+    assert found[0] != found[1]
+    assert [other.state[p]["indices"].tolist() for p in params] == found
+
+
 def test_float16_error_does_not_overflow() -> None:
     param = nn.Parameter(torch.zeros(4, 4, dtype=torch.float16))
     opt = DCTAdamW([param], rank=1, basis="identity", error_feedback=True)

@@ -95,6 +95,24 @@ def test_constant_gradient_in_closed_form(path: str, c: float) -> None:
         torch.testing.assert_close(param, start - lr * math.copysign(passed, c), rtol=0, atol=1e-12)
 
 
+@EVERY_PATH
+def test_three_steps_by_hand(path: str) -> None:
+    """betas (1/2, 3/4), eps 0, lr 1; the gradients with their decay are L, -L, -L, L = ln 3.
+
+    1: m = L / 2, v = L^2 / 4, size 1, friction s(L) = 3/4: a step of 3/4.
+    2: m = -L / 4, v = 7/16 L^2, size sqrt(7/16) / (3/4), friction s(2 L) = 9/10: a step of -3/10.
+    3: m = -5/8 L, v = 37/64 L^2, size sqrt(37/64) / (7/8), no change, friction 1/2: -5/14.
+    """
+    param = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    optimizer = DiffGrad(
+        [param], lr=1.0, betas=(0.5, 0.75), eps=0.0, weight_decay=0.2, **PATHS[path]
+    )
+    for sign, want in ((1, -0.75), (-1, -0.45), (-1, -0.45 + 5 / 14)):
+        param.grad = sign * math.log(3) - 0.2 * param.detach()
+        optimizer.step()
+        torch.testing.assert_close(param.detach(), torch.full_like(param, want).detach())
+
+
 def test_large_changes_give_adam_and_small_ones_half_of_it() -> None:
     given_ = {"lr": 0.01, "betas": (0.9, 0.99), "eps": 0.0}
     start = parameters(((4, 3),))[0].detach()

@@ -100,6 +100,24 @@ def test_a_kernel_that_does_not_compile_says_so(monkeypatch: pytest.MonkeyPatch)
     assert all(optimizer.state[p]["step"] == 0 for p in params)
 
 
+def test_where_no_kernel_compiles_nothing_is_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has gaps needs no kernel; stepped first, it would step again with fused=None."""
+    from gradworks.optim import compiled
+
+    def broken(*_: Any) -> None:
+        raise OSError("no compiler")
+
+    monkeypatch.setattr(compiled, "_ready", lambda *_: broken)
+    params = parameters(((4, 6), (5,)))
+    params[0] = nn.Parameter(params[0].detach()[:, ::2])
+    before = values(params)
+    optimizer = DiffGrad(params, fused=True)
+    set_gradients(params, 0)
+    with pytest.raises(RuntimeError, match="Use fused=None"):
+        optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, before))
+
+
 def test_half_precision_takes_its_friction_in_float32() -> None:
     """Changes of 0.01 are lost in a bfloat16 sigmoid near 0.5, whose digits are 0.002 apart."""
     weight = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
@@ -218,6 +236,14 @@ def test_partial_sums_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         DiffGrad([Pending(torch.ones(2, 3))])
 
 
+def test_conjugate_parameters_are_refused() -> None:
+    """They have no real view: steps would go into a copy, and the parameter would stay."""
+    conjugate = nn.Parameter(torch.ones(2, 3, dtype=torch.complex64).conj())
+    with pytest.raises(RuntimeError, match=r"shape \(2, 3\) is conjugated lazily.*resolve_conj"):
+        DiffGrad([conjugate])
+    DiffGrad([nn.Parameter(conjugate.detach().resolve_conj())])
+
+
 def test_sparse_gradients_name_what_takes_them() -> None:
     table = nn.Embedding(5, 2, sparse=True)
     optimizer = DiffGrad(table.parameters())
@@ -274,6 +300,25 @@ def test_autograd_follows_the_step_into_the_learning_rate() -> None:
     torch.testing.assert_close(slope, want, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
+@pytest.mark.parametrize("kind", ["absolute", "rms"])
+def test_a_step_that_autograd_follows_is_the_same(kind: str, decoupled: bool) -> None:
+    runs = []
+    for differentiable in (False, True):
+        param = parameters(((4, 3),))[0].detach()
+        buffers = [torch.zeros_like(param) for _ in STATE]
+        step = torch.zeros(())
+        for grad in gradients_of((4, 3), 3):
+            diffgrad(
+                [param], [grad], *([x] for x in buffers), [step], lr=0.1, beta1=0.8, beta2=0.9,
+                eps=1e-2, weight_decay=0.3, decoupled_weight_decay=decoupled, maximize=False,
+                friction_scale=kind, differentiable=differentiable,
+            )  # fmt: skip
+        runs.append((param, *buffers))
+    for one, other in zip(*runs):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
 @pytest.mark.slow
 def test_one_compilation_serves_all_shapes() -> None:
     def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
@@ -302,3 +347,19 @@ def test_one_compilation_serves_all_shapes() -> None:
                 opt.step()
             for p, q in zip(ours, oracle, strict=True):
                 torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-7)
+
+
+def test_a_group_s_step_is_a_count_for_each_parameter() -> None:
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    old = DiffGrad(params, lr=0.1)
+    for p in params:
+        p.grad = torch.ones(2)
+    old.step()
+    saved = old.state_dict()
+    for state in saved["state"].values():
+        del state["step"]
+    saved["param_groups"][0]["step"] = torch.tensor(1.0)
+    new = DiffGrad(params, lr=0.1)
+    new.load_state_dict(saved)
+    new.step()
+    assert [float(new.state[p]["step"]) for p in params] == [2.0, 2.0]

@@ -143,6 +143,13 @@ def test_curvature_where_the_residual_is_zero() -> None:
         torch.testing.assert_close(H, want * torch.eye(2, dtype=torch.float64))
         fisher = power_residual(lambda x: x, p, "fisher")(zero)
         assert float(fisher.to_dense().abs().max()) == 0
+    # p = 2 has no Fisher term, also where the residual's power -2 overflows
+    near = f64([1e-160, 0.0])
+    torch.testing.assert_close(power_residual(lambda x: x, 2)(near), torch.eye(2).double())
+    assert float(power_residual(lambda x: x, 2, "fisher")(near).to_dense().abs().max()) == 0
+    torch.testing.assert_close(
+        linear_power(torch.eye(2).double(), zero, 2).hessian(near), torch.eye(2).double()
+    )
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -345,6 +352,108 @@ def test_trials_that_are_not_finite_have_failed() -> None:
     assert found.n_trials > found.n_iter
 
 
+def test_a_trial_whose_gradient_is_too_large_to_square_has_failed() -> None:
+    # the first trial lands on 395, where the gradient is e^395 and its square overflows
+    found = minimize(
+        lambda x: (torch.exp(x) - x).sum(), f64([-5.0]), hessian="zero", gamma0=400.0, max_iter=60
+    )
+    assert abs(float(found.x)) < 1e-3
+    assert found.n_trials > found.n_iter
+
+
+def test_a_regulariser_below_the_smallest_number() -> None:
+    # log(1 + e^-x) has its minimum at infinity: lambda underflows long before the gradient does
+    far = minimize(lambda x: torch.log1p(torch.exp(-x)).sum(), f64([700.0]), gamma0=1e30)
+    assert far.success
+    for strict in (False, True):
+        tiny = minimize(
+            lambda x: (x * x).sum() / 2, f64([1e-320]), gamma0=1e10, strict=strict, max_iter=5
+        )
+        assert tiny.grad_norm == 0
+
+
+def test_one_step_by_hand() -> None:
+    """f = 2 x^2 + y^2 / 2 in the metric diag(4, 1) from (1, 2), radius 1 - eps.
+
+    g = (4, 2), its dual norm sqrt(16 / 4 + 4) = sqrt 8 = lambda; the step is
+    (-4 / (4 + 4 lambda), -2 / (1 + lambda)), hence x+ = lambda / (1 + lambda) (1, 2).
+    """
+    found = minimize(
+        lambda x: 2 * x[0] ** 2 + x[1] ** 2 / 2,
+        f64([1.0, 2.0]),
+        metric=f64([4.0, 1.0]),
+        gamma0=1 - 1e-8,
+        max_iter=1,
+    )
+    lam = 8**0.5
+    torch.testing.assert_close(found.x, lam / (1 + lam) * f64([1.0, 2.0]), rtol=1e-14, atol=0)
+    # twice 1 - eps: 4 (1 - r^2) = 1.82 is at least 8 r^2 / (8 lambda) = 0.19, r = 0.739
+    assert found.history["gamma"] == [1 - 1e-8, 2 - 2e-8]
+    assert found.grad_norm == pytest.approx(8 / (1 + lam), rel=1e-14)
+
+
+def test_a_gradient_that_the_function_writes_into_one_buffer() -> None:
+    problem, x0 = rosenbrock(), f64([-1.2, 1.0])
+    buffer = torch.zeros(2, dtype=torch.float64)
+
+    def shared(x: Tensor) -> tuple[Tensor, Tensor]:
+        buffer.copy_(torch.func.grad(problem.fun)(x.detach()))
+        return problem.fun(x).detach(), buffer
+
+    found = minimize(shared, x0, hessian=problem.hessian, max_iter=8)
+    want = minimize(problem.fun, x0, hessian=problem.hessian, max_iter=8)
+    assert want.n_trials > want.n_iter  # a failed trial has overwritten the buffer
+    torch.testing.assert_close(found.x, want.x, rtol=1e-10, atol=0)
+    narrow = minimize(
+        lambda x: ((x * x).sum().detach(), 2 * x.detach().float()),
+        f64([1.0, 2.0]),
+        hessian=lambda _: 2 * torch.eye(2),
+        max_iter=3,
+    )
+    assert narrow.x.dtype == torch.float64
+
+
+def test_a_hessian_that_asks_for_gradients_leaves_no_graph() -> None:
+    def hessian(x: Tensor) -> Tensor:
+        x.requires_grad_(True)
+        return 2 * torch.eye(2, dtype=torch.float64)
+
+    found = minimize(lambda x: (x**4).sum(), f64([1.0, 2.0]), hessian=hessian, max_iter=3)
+    assert not found.x.requires_grad
+
+
+def test_a_float32_metric_is_symmetric_up_to_its_rounding() -> None:
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(40, 30, generator=g)
+    metric = torch.linalg.inv(A.T @ A + torch.eye(30))
+    assert not torch.equal(metric, metric.T)
+    for x0 in (torch.ones(30), torch.ones(30).double()):
+        found = minimize(square, x0, metric=metric, max_iter=2)
+        assert found.fun < 30
+    lopsided = metric.clone()
+    lopsided[0, 1] += 1e-3 * metric.abs().max()
+    with pytest.raises(ValueError, match="metric must be symmetric"):
+        minimize(square, torch.ones(30), metric=lopsided)
+
+
+def test_edges_of_the_search() -> None:
+    found = minimize(square, f64([1.0, 2.0]), gamma0=0.01, gamma_min=0.5, max_iter=1)
+    assert found.history["gamma"] == [0.01, 0.5]  # twice 0.01 is below the least radius
+    # no decrease, and a gradient that does not get smaller: rounding is no excuse
+    level = minimize(
+        lambda x: (torch.ones(()), torch.ones_like(x.detach())), f64([1.0]), hessian="zero"
+    )
+    assert level.status == "search_failed"
+    # conjugate gradients stop at the root of the gradient's norm where it is below cg_tol
+    a = f64([1.0, 10.0, 100.0, 1000.0])
+    found = minimize(
+        lambda x: (a * x * x).sum() / 2, torch.full_like(a, 1e-8), adaptive=False, gamma0=1e12,
+        solver="cg", cg_tol=0.5, max_iter=1,
+    )  # fmt: skip
+    before, after = found.history["grad_norm"]
+    assert after <= 1.001 * before**0.5 * before
+
+
 def test_rounding_is_not_a_failure_unless_strict() -> None:
     d = GOLDEN["logsumexp"]
     problem = log_sum_exp(f64(d["A"]), f64(d["b"]), d["mu"], recentre=True)
@@ -537,6 +646,8 @@ def test_what_the_optimizer_refuses() -> None:
     assert torch.equal(p.detach(), torch.ones(2))
     with pytest.raises(ValueError, match="exactly one parameter group"):
         GradientNormalizedNewton([{"params": [p]}, {"params": [nn.Parameter(torch.ones(1))]}])
+    with pytest.raises(ValueError, match="at least one parameter"):
+        GradientNormalizedNewton([{"params": []}])
     with pytest.raises(TypeError, match="real floating point"):
         GradientNormalizedNewton([nn.Parameter(torch.ones(1, dtype=torch.complex64))])
     with pytest.raises(TypeError, match="one dtype and device"):

@@ -241,6 +241,31 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], fragme
     assert len(optimizer.param_groups) == 1
 
 
+def test_a_step_by_hand() -> None:
+    """From (3, 4), rho = 5, with g = (0, 10), lr 0.1, temperature 5 and xi = (1, 0).
+
+    v = -(0, 1) + sqrt(2 0.1 5) (1, 0) = (1, -1); <v, theta> / 25 = -1 / 25, so that
+    v = (28, -21) / 25 and theta + v = (103, 79) / 25, of norm sqrt(16850) / 25.
+    """
+    theta, grad, xi = (torch.tensor(x).double() for x in ([3.0, 4], [0.0, 10], [1.0, 0]))
+    want = 5 / math.sqrt(16850) * torch.tensor([103.0, 79.0]).double()
+    torch.testing.assert_close(langevin_step(theta, grad, xi, 0.1, 5.0), want, rtol=1e-14, atol=0)
+    in_space = langevin_step(theta, grad, xi, 0.1, 5.0, "euclidean")
+    torch.testing.assert_close(in_space, torch.tensor([4.0, 3.0]).double(), rtol=1e-14, atol=0)
+
+
+def test_a_complex_row_is_a_sphere_of_twice_the_dimension() -> None:
+    theta, grad, xi = (torch.randn(3, 8, generator=gen(i), dtype=torch.float64) for i in range(3))
+    pairs = [torch.view_as_complex(x.view(3, 4, 2)) for x in (theta, grad, xi)]
+    there = torch.view_as_real(langevin_step(*pairs, 0.1, 0.3)).flatten(1)
+    torch.testing.assert_close(there, langevin_step(theta, grad, xi, 0.1, 0.3))
+    runs = [
+        trajectory(torch.zeros_like, x, 0.1, 0.3, 2, generator=gen(4)) for x in (theta, pairs[0])
+    ]
+    real, paired = (next(run) for run in runs)
+    torch.testing.assert_close(torch.view_as_real(paired).flatten(2), real)
+
+
 def test_more_bad_input() -> None:
     with pytest.raises(TypeError, match=r"generator must be a torch.Generator or None, got int"):
         Langevin(parameters(), 0.1, 0.1, generator=3)  # type: ignore[arg-type]
@@ -254,6 +279,9 @@ def test_more_bad_input() -> None:
         langevin_step(theta, theta, None, 0.1, 0.5)
     with pytest.raises(ValueError, match="manifold must be one of"):
         langevin_step(theta, theta, theta, 0.1, 0.5, "plane")
+    for lr in (-0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match="lr must be at least 0 and finite"):
+            langevin_step(theta, theta, None, lr, 0.0)
     for arguments, fragment in (
         ({"lr": 0.0}, "lr must be above 0"),
         ({"steps": -1}, "steps must be at least 0"),

@@ -236,6 +236,11 @@ def test_a_state_of_others_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="the state holds averages of shapes"):
             other.load_state_dict(state)
+    # a second parameter's mean that has the shape of a second moment
+    with pytest.raises(ValueError, match="the state holds averages of shapes"):
+        IterateAverage([torch.zeros(3)], second_moment=True).load_state_dict(
+            IterateAverage([torch.zeros(3), torch.zeros(3, 3)]).state_dict()
+        )
 
 
 # ---------------------------------------------------------------- direction

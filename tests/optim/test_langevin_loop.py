@@ -248,6 +248,23 @@ def test_a_row_without_a_finite_gradient_rests(path: str, bad: float) -> None:
     torch.testing.assert_close(flat.detach(), want)
 
 
+@paths
+@pytest.mark.parametrize(("size", "spike"), [(1.0, 1e22), (1e20, 1e20), (1e-15, 1e19)])
+def test_a_row_whose_squares_overflow_rests(path: str, size: float, spike: float) -> None:
+    """Its norm cannot be kept: it would go to zero, and to NaN with the next step."""
+    theta = nn.Parameter(torch.tensor([[size, 2 * size, 3 * size], [1.0, 1.0, 1.0]]))
+    before = theta.detach().clone()
+    theta.grad = torch.tensor([[spike, -spike, spike], [1.0, 0.0, 0.0]])
+    function = langevin_step(theta.detach(), theta.grad, None, 0.1, 0.0)
+    assert bool(function[0].isnan().all())  # the function says so
+    optimizer = Langevin([theta], 0.1, 0.0, **PATHS[path])
+    for _ in range(2):
+        optimizer.step()
+        assert torch.equal(theta[0], before[0])
+        assert not torch.equal(theta[1], before[1])
+    assert float(theta[1].detach().norm()) == pytest.approx(3**0.5, rel=1e-6)
+
+
 def test_grad_scaler_skips_infinite_gradients() -> None:
     theta = nn.Parameter(torch.randn(4, 6, generator=gen()))
     source = gen(1)  # not the numbers that theta is made of

@@ -213,6 +213,18 @@ def test_power_iteration_finds_a_strong_spike() -> None:
         assert power_iteration(T, start, steps=0).shape == (3, 6)
 
 
+def test_no_chain_and_tensors_of_any_scale() -> None:
+    T, theta = spiked_tensor(6, 3, 1e4, generator=gen())
+    none = torch.zeros(0, 6, dtype=torch.float64)
+    assert tensor_gradient(T, none).shape == (0, 6)
+    assert tensor_value(T, none).shape == (0,)
+    near(power_iteration(T * 1e-20, theta * 1e-20), power_iteration(T, theta))
+    near(power_iteration(T, theta * 1e-20, steps=0), theta)
+    X, y, star = single_index(5, 100, 3, generator=gen())
+    near(SingleIndex(X, y * 1e-20, 3).refine(star * 1e-20), SingleIndex(X, y, 3).refine(star))
+    assert not power_iteration(T * 0, theta).any()  # no direction at all
+
+
 @pytest.mark.parametrize("order", [3, 4])
 def test_recover_finds_what_no_iterate_shows(order: int) -> None:
     d = 10

@@ -83,6 +83,12 @@ def test_complex_is_pairs_of_reals() -> None:
     want, same = project_radial(weight, grad, update)
     torch.testing.assert_close(torch.view_as_real(new), want)
     assert ratio == same == 0.1
+    # the threshold counts pairs twice: cosine 0.6 against delta / sqrt 4
+    weight, grad = torch.tensor([[1.0, 0]]), torch.tensor([[3.0 + 4.0j, 0]])
+    for delta, share in ((1.19, 1.0), (1.21, 0.1)):
+        _, ratio = project_radial(weight + 0j, grad, grad, delta=delta)
+        assert float(ratio) == pytest.approx(share)
+    weight, grad, _ = drawn((3, 4, 2), 0)
     conjugate = torch.view_as_complex(weight).conj()
     assert project_radial(conjugate, conjugate, conjugate)[0].shape == (3, 4)
 
@@ -103,6 +109,13 @@ def test_differentiable_and_without_branches() -> None:
         return project_radial(w, grad, u, delta=math.inf)[0]
 
     assert torch.autograd.gradcheck(projected, (weight.requires_grad_(), update.requires_grad_()))
+    with torch.no_grad():
+        weight[1] = 0.0  # a zero row: the root of its square has no slope
+    for delta in (0.0, math.inf):
+        new, _ = project_radial(weight, grad, update, delta=delta)
+        (slope,) = torch.autograd.grad(new.sum(), weight)
+        assert slope.isfinite().all()
+        assert not slope[1].any()
     # a graph can be made without a value in sight, so nothing is synchronized
     with torch.device("meta"):
         shapes = [torch.empty(3, 4) for _ in range(3)]

@@ -70,6 +70,46 @@ def test_newton_schulz_by_its_singular_values(shape: tuple[int, int]) -> None:
     assert 0.5 < sigma.min() < sigma.max() < 1.3
 
 
+@pytest.mark.parametrize("size", [1e6, 1e-6])
+@paths
+def test_float16_takes_momentum_of_any_size(path: str, size: float) -> None:
+    """Only what was scaled to norm 1 goes into the 16 bits."""
+    steps = []
+    for dtype in (torch.float16, None):
+        (param,) = made(((8, 6),), dtype=torch.float32)
+        opt = Trion([param], 1.0, rank=3, ns_dtype=dtype, **PATHS[path])
+        before = param.detach().clone()
+        param.grad = size * before
+        opt.step()
+        steps.append(param.detach() - before)
+    torch.testing.assert_close(steps[0], steps[1], rtol=0, atol=2e-2)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+def test_own_basis_is_taken_as_a_named_one(shape: tuple[int, int]) -> None:
+    runs = []
+    for basis in ("dct3", dct_matrix(4, dtype=torch.float64)):
+        (param,) = made((shape,))
+        train(Trion([param], rank=2, basis=basis), [param], range(3))
+        runs.append(param.detach())
+    near(*runs)
+
+
+def test_own_basis_is_a_copy_on_both_sides() -> None:
+    """What a user does with the tensor afterwards is not the optimizer's."""
+    for shape in ((4, 6), (6, 4)):
+        Q = dct_matrix(4, dtype=torch.float64)
+        runs = []
+        for spoilt in (False, True):
+            (param,) = made((shape,))
+            opt = Trion([param], rank=2, basis=Q)
+            if spoilt:
+                Q.zero_()
+            train(opt, [param], range(2))
+            runs.append(param.detach())
+        assert torch.equal(*runs)
+
+
 @pytest.mark.parametrize(
     ("scale", "want"),
     [("kj", (9 / 4) ** 0.5), ("none", 1.0), ("kimi", 0.2 * 3.0), ("dion", 1.5)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tests.solvers.sensing_cases import normal, seeded
@@ -125,6 +126,33 @@ def test_what_is_given_is_kept(method: str) -> None:
     assert torch.equal(target, M)
 
 
+def test_one_step_by_hand() -> None:
+    """Of one measurement that is not symmetric: A(1 1^T) is 4, and 1 too many."""
+    op = MeasurementOperator(torch.tensor([[[1.0, 2.0], [0.0, 1.0]]], dtype=torch.float64))
+    y, one = torch.tensor([3.0], dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    result = symmetric_gd(op, y, 1, lr=0.1, init=one, max_iter=1)
+    torch.testing.assert_close(result.factors[0], 0.8 * one)  # half of E + E^T is all ones
+    torch.testing.assert_close(result.residuals, torch.tensor([1.0, 0.1936]).double() / 9)
+    result = asymmetric_gd(op, y, 1, lr=0.1, init=(one, one), max_iter=1)
+    F, G = torch.tensor([[0.7], [0.9]]).double(), torch.tensor([[0.9], [0.7]]).double()
+    torch.testing.assert_close(result.factors, (F, G))
+    torch.testing.assert_close(result.residuals, torch.tensor([1.0, 0.5776]).double() / 9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_factors_have_memory_of_their_own(method: str) -> None:
+    X = normal(6, 3)
+    result = run(method, init=X if method == "symmetric" else (X, X), max_iter=0)
+    for factor in result.factors:
+        assert torch.equal(factor, X)
+        assert factor.data_ptr() != X.data_ptr()
+
+
+def test_integers_of_numpy_are_integers() -> None:
+    result = symmetric_gd(OP, Y, np.int64(3), max_iter=np.int64(50), alpha=0.5, generator=seeded(1))
+    assert torch.equal(result.estimate, run().estimate)
+
+
 def test_factors_carry_no_graph() -> None:
     X = normal(6, 3).requires_grad_()
     assert not symmetric_gd(OP, Y, 3, init=X, max_iter=2).factors[0].requires_grad
@@ -181,6 +209,22 @@ def test_an_exact_start_does_not_count_as_an_explosion() -> None:
     assert float(result.errors.max()) < 1e-28
 
 
+def test_noise_that_moves_an_exact_start_is_no_explosion() -> None:
+    """The error rises from nothing while the residual, which is descended, falls."""
+    values, vectors = torch.linalg.eigh(M)
+    X = vectors[:, -2:] * values[-2:].sqrt()
+    result = symmetric_gd(OP, Y + 0.01 * normal(36), 2, init=X, target=M, max_iter=100)
+    assert result.errors is not None
+    assert 1e6 * float(result.errors[0]) < float(result.errors[-1]) < 0.01
+    assert float(result.residuals[-1]) < float(result.residuals[0])
+
+
+@pytest.mark.parametrize("target", [M, None])
+def test_an_infinite_start_is_named(target: Tensor | None) -> None:
+    with pytest.raises(FloatingPointError, match="squared error inf at iteration 0"):
+        symmetric_gd(OP, Y, 2, init=1e100 * normal(6, 2), target=target, max_iter=0)
+
+
 def test_single_precision_ends_near_its_floor() -> None:
     op = MeasurementOperator.identity(6, dtype=torch.float32)
     result = symmetric_gd(op, Y.float(), 2, target=M.float(), max_iter=400, generator=seeded())
@@ -220,6 +264,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"y": Y / 0}, ValueError, "y must be finite"),
     ({"y": Y.float()}, ValueError, "dtype torch.float64"),
     ({"y": [1.0]}, TypeError, "y must be a tensor, got list"),
+    ({"target": M * math.nan}, ValueError, "target must be finite, got nan at position 0"),
     ({"target": ones(5, 6).double()}, ValueError, r"target must have shape \(6, 6\)"),
 ]
 PAIRS: list[tuple[dict[str, Any], type[Exception], str]] = [
@@ -259,3 +304,13 @@ def test_one_factor_needs_square_measurements() -> None:
     op = MeasurementOperator.identity(3, 4)
     refused(symmetric_gd, {"op": op, "y": ones(12).double()}, ValueError, "square measurements")
     refused(symmetric_gd, {"init": ones(6, 2).double()}, ValueError, r"init must have shape")
+
+
+def test_a_start_that_is_not_finite_is_refused() -> None:
+    bad = normal(6, 3) * math.nan
+    refused(symmetric_gd, {"init": bad}, ValueError, "init must be finite, got nan")
+    for position in (0, 1):
+        pair = [normal(6, 3), normal(6, 3)]
+        pair[position] = bad
+        message = rf"init\[{position}\] must be finite, got nan"
+        refused(asymmetric_gd, {"init": tuple(pair)}, ValueError, message)

@@ -122,10 +122,18 @@ def test_noise_does_not_stop_it() -> None:
     assert np.linalg.norm(model.coef_ - M) < 0.8 * np.linalg.norm(full - M)
 
 
+def test_samples_of_another_shape_are_refused() -> None:
+    """With as many entries, their rows would be read as others."""
+    _, X, y = sensed(5, 4, 60)
+    model = MatrixSensing(2, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match=r"samples of shape \(5, 4\), got \(4, 5\)"):
+        model.predict(X.transpose(0, 2, 1))
+
+
 def test_tools_of_scikit_learn() -> None:
     _, X, y = sensed(4, 4, 60)
     flat = X.reshape(60, -1)
-    grid = GridSearchCV(MatrixSensing(random_state=0), {"rank": [1, 2]}, cv=3).fit(flat, y)
+    grid = GridSearchCV(MatrixSensing(random_state=0), {"rank": np.arange(1, 3)}, cv=3).fit(flat, y)
     assert grid.best_params_ == {"rank": 2}
     assert cross_val_score(MatrixSensing(2, random_state=0), flat, y, cv=3).min() > 0.99
     model = clone(MatrixSensing(3, beta=0.7))

@@ -165,7 +165,8 @@ BAD: list[tuple[Any, str]] = [
     (lambda: KINDS["stored"]().rip_estimate(5), "rank must be between 1 and"),
     (lambda: random_low_rank(3, rank=0), "rank must be between 1 and"),
     (lambda: random_low_rank(3, 2, rank=3), "rank must be between 1 and"),
-    (lambda: random_low_rank(3, rank=1, kappa=0.5), "kappa must be at least 1, got 0.5"),
+    (lambda: random_low_rank(3, rank=1, kappa=0.5), "kappa must be at least 1 and finite, got 0.5"),
+    (lambda: random_low_rank(3, rank=2, kappa=float("inf")), "kappa must be .* got inf"),
     (lambda: random_low_rank(3, 2, rank=1, symmetric=True), "must be square"),
     (
         lambda: MeasurementOperator(ones(9, 2, 2), distributed=True).compressed(ones(9)),

@@ -177,6 +177,20 @@ def test_rescaling_keeps_the_product(
     torch.testing.assert_close(new_F.mT @ new_F, beta**2 * eye, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rescaling_takes_half_precision(dtype: torch.dtype) -> None:
+    """As trained adapters come."""
+    F, G = normal(9, 2).to(dtype), normal(7, 2, seed=1).to(dtype)
+    new_F, new_G = rebalance(F, G)
+    assert new_F.dtype == new_G.dtype == dtype
+    exact_F, exact_G = rebalance(F.double(), G.double())
+    eps = torch.finfo(dtype).eps
+    product = exact_F @ exact_G.mT
+    torch.testing.assert_close(new_F.double() @ new_G.double().mT, product, rtol=0, atol=8 * eps)
+    eye = torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(new_F.double().mT @ new_F.double(), eye / 4, rtol=0, atol=eps)
+
+
 def rotation(n: int, seed: int) -> Tensor:
     """A random orthogonal matrix."""
     made: Tensor = torch.linalg.qr(normal(n, n, seed=seed)).Q

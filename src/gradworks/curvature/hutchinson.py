@@ -23,6 +23,7 @@ from gradworks.curvature.probes import (
     hessian_vector_product,
     rademacher_like,
     random_vector,
+    vector_norm,
 )
 
 __all__ = [
@@ -324,10 +325,11 @@ def diagonal(
         z, product = products.next()
         weight = z * z
         # Welford's recurrence with weights: no cancellation where the estimate is exact.
-        ratio = product / z
+        # A Gaussian entry of zero says nothing of its row.
+        ratio = torch.where(weight == 0, mean, product / z)
         total += weight
         step = ratio - mean
-        mean += step * weight / total
+        mean += step * weight / total.clamp_min(torch.finfo(total.dtype).tiny)
         spread += weight * weight * step * (ratio - mean)
         if progress is not None:
             progress(i + 1, num_probes)
@@ -373,15 +375,15 @@ def frobenius_norm(
     """  # noqa: DOC502
     _check(op, num_probes, distribution)
     source = _generator(generator)
-    squares = []
+    norms = []
     products = _Products(op, distribution, source)
     for i in range(num_probes):
         _, product = products.next()
-        squares.append(op.reduce(torch.dot(product, product)))
+        norms.append(vector_norm(op, product))
         if progress is not None:
             progress(i + 1, num_probes)
     products.settle()
-    drawn = torch.stack(squares).cpu().double()
+    drawn = torch.stack(norms).cpu().double().square()
     value = math.sqrt(float(drawn.mean()))
     stderr = _stderr(drawn) / (2 * value) if value > 0 else 0.0
     return NormEstimate(value, stderr, drawn, len(drawn))

@@ -21,6 +21,7 @@ __all__ = [
     "random_signs",
     "random_vector",
     "shaped_like",
+    "vector_norm",
 ]
 
 
@@ -55,6 +56,20 @@ def random_vector(
         z = z.to(op.accumulate_dtype).mul_(2).sub_(1)
     z = z.to(op.device)
     return z if count is None else z.T
+
+
+def vector_norm(op: SymmetricOperator, v: Tensor) -> Tensor:
+    """``|v|`` over all shards, also where float32 cannot hold the squares."""
+    square = op.reduce(torch.dot(v, v))
+    limits = torch.finfo(v.dtype)
+    if v.dtype == torch.float64:
+        return square.sqrt()
+    inside = (square > limits.tiny / limits.eps) & torch.isfinite(square)
+    if v.device.type == "cpu" and bool(inside):
+        return square.sqrt()
+    scale = op.reduce(v.abs().max()).clamp_min(limits.tiny)
+    unit = v / scale
+    return torch.where(inside, square.sqrt(), scale * op.reduce(torch.dot(unit, unit)).sqrt())
 
 
 def rademacher_like(

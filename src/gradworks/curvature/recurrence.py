@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from gradworks.curvature.operators.algebra import SymmetricOperator
-from gradworks.curvature.probes import random_vector
+from gradworks.curvature.probes import random_vector, vector_norm
 
 __all__ = ["Recurrence", "Reorthogonalize", "free_bytes", "start_vector"]
 
@@ -67,7 +67,7 @@ def start_vector(
     v = start.detach().to(op.device, op.accumulate_dtype, copy=True)
     if not bool(torch.isfinite(v).all()):
         raise ValueError("start has NaN or infinite entries")
-    if float(op.reduce(v @ v)) == 0.0:
+    if float(vector_norm(op, v)) == 0.0:
         raise ValueError("start is the zero vector; any other direction will do")
     return op.synchronize(v)
 
@@ -159,7 +159,7 @@ class Recurrence:
     def begin(self, start: Tensor) -> None:
         """Take the first vector."""
         v = start.to(self._dtype)
-        self.current = v / self.op.reduce(v @ v).sqrt()
+        self.current = v / vector_norm(self.op, v)
         self.previous = torch.zeros_like(self.current)
 
     def restore(
@@ -219,7 +219,7 @@ class Recurrence:
             count = min(int(window), self.steps)
             for _ in range(2 if self._reorthogonalize == "full" else 1):
                 w = self._orthogonalized(w, count)
-        beta = self.op.reduce(torch.dot(w, w)).sqrt()
+        beta = vector_norm(self.op, w)
         self._alpha[j] = alpha
         self._beta[j] = beta
         self.previous = q

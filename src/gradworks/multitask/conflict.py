@@ -13,6 +13,9 @@ from gradworks.multitask.aggregator import Aggregator, gramian_of, row_norms
 
 __all__ = ["ConflictStatistics", "conflict_statistics", "magnitude_similarity", "similarities_of"]
 
+# Units of the last place by which the inner products of opposite rows miss their squared norms.
+ROUNDING = 32
+
 
 def magnitude_similarity(norms: Tensor) -> Tensor:
     r"""Pairwise similarity of gradient norms, :math:`2 n_i n_j / (n_i^2 + n_j^2)`.
@@ -42,7 +45,7 @@ def magnitude_similarity(norms: Tensor) -> Tensor:
         raise ValueError("norms must be at least 0")
     low = torch.minimum(norms[:, None], norms[None, :])
     high = torch.maximum(norms[:, None], norms[None, :])
-    ratio = torch.where(high > 0, low / high, torch.ones_like(high))  # squares never overflow
+    ratio = torch.where(high == 0, torch.ones_like(high), low / high)  # squares never overflow
     return 2 * ratio / (1 + ratio.square())
 
 
@@ -110,9 +113,11 @@ def conflict_statistics(jacobian: Tensor) -> ConflictStatistics:
     rows = jacobian.detach()
     gramian, norms = gramian_of(rows), row_norms(rows)
     product = norms[:, None] * norms[None, :]
-    cosine = torch.where(product > 0, gramian / product, torch.zeros_like(gramian)).clamp(-1, 1)
+    zero = torch.zeros_like(gramian)
+    cosine = torch.where(product == 0, zero, gramian / product).clamp(-1, 1)
     squares = norms.square()[:, None] + norms.square()[None, :]
     apart, together = squares - 2 * gramian, squares + 2 * gramian
     sine = 1 - cosine.square()
-    bound = torch.where(together > 0, sine * apart / together, torch.zeros_like(sine))
+    rounding = ROUNDING * torch.finfo(squares.dtype).eps * squares
+    bound = torch.where(together <= rounding, zero, sine * apart / together)
     return ConflictStatistics(cosine, magnitude_similarity(norms), bound.clamp_min(0))

@@ -53,6 +53,7 @@ class _Plan(NamedTuple):
     equalise: list[bool]  # of each block
     weights: Tensor  # (blocks, tasks); of J in one branch, of J |M| in the other
     totals: Tensor  # (blocks,); the sum of the norms
+    unit: float  # a power of two: what g is a multiple of until ``finish``
 
 
 class SAMGS(ColumnAggregator):
@@ -265,6 +266,9 @@ class SAMGS(ColumnAggregator):
     def columns(self, jacobian: Tensor, start: int) -> Tensor:
         """Update the moments of some columns and return g there, at least in float32.
 
+        With a norm to come g is in a unit near the gradients' length, which :meth:`finish` takes
+        out: the branch of the momentum is quadratic, and its squares would overflow or vanish.
+
         Args:
             jacobian: The columns, ``(tasks, columns)``.
             start: Number of the first.
@@ -307,8 +311,9 @@ class SAMGS(ColumnAggregator):
         else:
             factors = torch.full_like(norms, tasks)
         if self.max_norm is not None:
+            unit = 1.0 if self.scale == "norm" else plan.unit
             length = _norm(factors * norms, norms.dtype)
-            factors *= (self.max_norm / (length + CLIP_EPS)).clamp_(max=1.0)
+            factors *= (self.max_norm / (length + CLIP_EPS / unit)).clamp_(max=unit)
         for block, part in enumerate(parts):
             part *= factors[block]
         return direction
@@ -372,8 +377,11 @@ class SAMGS(ColumnAggregator):
         past.similarities = tuple(similarities)
         past.branches = tuple("equalise" if equal else "momentum" for equal in equalise)
         wide = torch.promote_types(wide, self.exp_avg.dtype)
-        numbers = torch.from_numpy(weights).to(like.device, wide)
-        self._plan = _Plan(equalise, numbers, norms.sum(1).to(wide))
+        unit = 1.0
+        if tasks > 1 and (self.scale == "norm" or self.max_norm is not None):
+            unit = 2.0 ** math.frexp(float(mean.max()))[1]  # rounds nothing
+        numbers = torch.from_numpy(weights / unit).to(like.device, wide)
+        self._plan = _Plan(equalise, numbers, norms.sum(1).to(wide), unit)
 
     def _combine(self, jacobian: Tensor, moments: Tensor, g: Tensor, block: int) -> None:
         """Update the moments and write the weighted sum of the rows, tile by tile."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gradworks.optim.arguments import at_least_zero, flags, learning_rate, path_flags
 from gradworks.optim.steps import new_step, restored_step
-from gradworks.optim.tensors import refuse_flat, refuse_sparse
+from gradworks.optim.tensors import refuse_conjugate, refuse_flat, refuse_sparse
 
 __all__ = ["CheckedOptimizer"]
 
@@ -44,7 +44,7 @@ class CheckedOptimizer(torch.optim.Optimizer):
         Raises:
             TypeError: If a setting is of the wrong type.
             ValueError: If a number is out of range, or does not suit a parameter.
-            RuntimeError: If a parameter is flat (FSDP1).
+            RuntimeError: If a parameter is flat (FSDP1) or conjugated lazily.
         """
         if isinstance(param_group, dict):
             settings = {**self.defaults, **param_group}
@@ -65,6 +65,7 @@ class CheckedOptimizer(torch.optim.Optimizer):
         try:
             for param in group["params"]:
                 refuse_flat(param)
+                refuse_conjugate(param)
                 self._check_param(group, param)
         except (TypeError, ValueError, RuntimeError):
             self.param_groups.pop()

@@ -23,7 +23,7 @@ def new_step(param: Tensor, group: dict[str, Any]) -> Tensor:
 def restored_step(step: object, param: Tensor, group: dict[str, Any]) -> Tensor:
     """The step of a checkpoint, in which older code kept a number."""
     if isinstance(step, Tensor):
-        return step
+        return step.clone()  # a group's count may be that of several parameters
     count = float(step or 0)  # type: ignore[arg-type]
     return torch.tensor(count, dtype=torch.float32, device=_device(param, group))
 

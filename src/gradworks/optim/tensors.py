@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gradworks.optim.sharded import is_sharded, local
 
-__all__ = ["choose_path", "refuse_flat", "refuse_sparse", "to_real"]
+__all__ = ["choose_path", "refuse_conjugate", "refuse_flat", "refuse_sparse", "to_real"]
 
 # Where torch's own optimizers take the multi-tensor path by default.
 _FOREACH_DEVICES = frozenset({"cuda", "xpu", "mtia"})
@@ -54,6 +54,15 @@ def refuse_sparse(name: str, param: Tensor) -> None:
         raise RuntimeError(
             f"{name} does not take sparse gradients, got one for a parameter of shape "
             f"{tuple(param.shape)}; use sparse=False in the embedding, or torch.optim.SparseAdam"
+        )
+
+
+def refuse_conjugate(param: Tensor) -> None:
+    """Of a lazy conjugate real views are copies: what is written to them is lost."""
+    if param.is_complex() and param.is_conj():
+        raise RuntimeError(
+            f"a parameter of shape {tuple(param.shape)} is conjugated lazily and cannot be "
+            "stepped in place; make it of its resolve_conj()"
         )
 
 

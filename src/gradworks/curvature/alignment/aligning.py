@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import torch
@@ -182,9 +183,16 @@ class Alignment(nn.Module, ABC):
         if logits is None and self._head is None:
             raise ValueError("logits may be None only after from_head(head)")
         differentiated = self._head is not None and self._head[1] is not None
-        with _full_precision(features):
-            # A penalty that is only looked at still needs the graph of a head to differentiate.
-            keep = torch.is_grad_enabled()
+        # A penalty that is only looked at still needs the graph of a head to differentiate.
+        keep = torch.is_grad_enabled()
+        leave = differentiated and torch.is_inference_mode_enabled()
+        with (
+            _full_precision(features),
+            torch.inference_mode(False) if leave else nullcontext(),
+            torch.set_grad_enabled(keep),
+        ):
+            if leave:  # tensors made in that mode cannot be in a graph
+                features, targets = [z.clone() for z in features], [y.clone() for y in targets]
             with torch.set_grad_enabled(keep or differentiated):
                 head = self._posed(features, logits, targets)
             penalty = self._penalty(head)
@@ -204,7 +212,7 @@ class Alignment(nn.Module, ABC):
         else:
             module, loss_fn = self._head
         if logits is None or (loss_fn is not None and not _have_graphs(logits)):
-            logits = [module(z) for z in features] if module is not None else []
+            logits = [module(_raised(z, module)) for z in features] if module is not None else []
         if loss_fn is not None and module is not None:
             if not len(features) == len(logits) == len(targets):
                 raise ValueError(
@@ -213,7 +221,7 @@ class Alignment(nn.Module, ABC):
                 )
             at_least_two(len(features))
             if loss_fn is mean_cross_entropy:
-                flat = [z.flatten(1) for z in features]
+                flat = [z.flatten(1) if z.dim() > 1 else z for z in features]
                 check_lists(flat, logits, targets, validate=self.validate)
             return AutogradHead(module, loss_fn, logits, targets)
         z, a, y = check_lists(
@@ -277,6 +285,13 @@ def _checked_weights(weights: object) -> tuple[float, ...] | None:
 def _have_graphs(logits: Sequence[Tensor]) -> bool:
     """Whether there is something to differentiate."""
     return all(isinstance(a, Tensor) and a.requires_grad for a in logits)
+
+
+def _raised(features: Tensor, head: nn.Module) -> Tensor:
+    """Features that autocast, which is off here, left below the head's type."""
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        return features
+    return features.to(torch.promote_types(features.dtype, next(head.parameters()).dtype))
 
 
 def _full_precision(features: Sequence[Tensor]) -> torch.autocast:

@@ -134,8 +134,10 @@ def coral_penalty(features: Sequence[Tensor]) -> Tensor:
         Sun, Saenko, "Deep CORAL: correlation alignment for deep domain adaptation", 2016,
         arXiv:1607.01719; the means are DomainBed's.
     """  # noqa: DOC502
-    rows = [z[:, 0] if isinstance(z, Tensor) and z.dim() == 2 else z for z in features]
-    labels = [torch.zeros(len(z), dtype=torch.long, device=z.device) for z in features]
+    rows = [z[:, :1] if isinstance(z, Tensor) and z.dim() == 2 else z for z in features]
+    labels = [
+        z.new_zeros(z.shape[:1], dtype=torch.long) if isinstance(z, Tensor) else z for z in features
+    ]
     z, _, _ = check_lists(features, rows, labels)
     if any(len(v) < 2 for v in z):
         raise ValueError("features needs at least two rows in every domain for a covariance")

@@ -100,7 +100,8 @@ def random_directions(
 
     Raises:
         TypeError: ``model`` is no module.
-        ValueError: ``k`` below 1, an unknown distribution, or nothing selected.
+        ValueError: ``k`` below 1 or, if ``orthogonal``, above the number of selected entries; an
+            unknown distribution, or nothing selected.
 
     Example:
         >>> import torch
@@ -113,6 +114,9 @@ def random_directions(
     check_count("k", k)
     check_choice("distribution", distribution, ("gaussian", "uniform"))
     chosen = select_parameters(model, params)
+    room = sum(p.numel() for p in chosen.values())
+    if orthogonal and k > room:
+        raise ValueError(f"the parameters have at most {room} orthogonal directions, got k={k}")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     draw = torch.randn if distribution == "gaussian" else torch.rand
     made: list[dict[str, Tensor]] = []

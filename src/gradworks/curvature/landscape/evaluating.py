@@ -186,6 +186,8 @@ class PointLosses:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="There is a performance drop")
             if self.calibration is not None:
+                for chunk in chunks:
+                    chunk.forget(self.norms)
                 seen = 0
                 for part in self._passed(self.calibration, "calibration_data"):
                     seen += part.size

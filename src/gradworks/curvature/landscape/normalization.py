@@ -18,6 +18,8 @@ __all__ = ["NormalizedDirection", "Rule", "normalize_direction"]
 Rule = Literal["filter", "layer", "model", "weight"]
 RULES = ("filter", "layer", "model", "weight")
 _LOG = logging.getLogger("gradworks.curvature")
+# Norms in float32 that are outside have squares that under- or overflow.
+_SAFE = (1e-15, 1e15)
 
 
 class NormalizedDirection(dict[str, Tensor]):
@@ -35,11 +37,25 @@ class NormalizedDirection(dict[str, Tensor]):
         self.zero_blocks = zero_blocks
 
 
+def _wide(t: Tensor) -> Tensor:
+    """Half precision as float32: it overflows at 65,504."""
+    return t if t.dtype == torch.float64 else t.float()
+
+
 def _size(rows: Tensor, order: int) -> Tensor:
-    """Norm of each row, accumulated wide: half precision overflows at 65,504."""
-    wide = rows if rows.dtype == torch.float64 else rows.float()
+    """Norm of each row, accumulated wide; in float64 where squares leave float32."""
+    wide = _wide(rows)
     norms: Tensor = torch.linalg.vector_norm(wide, order, dim=-1)
-    return norms
+    safe = (norms > _SAFE[0]) & (norms < _SAFE[1])
+    if wide.dtype == torch.float64 or bool(safe.all()):
+        return norms
+    return norms.double().where(safe, torch.linalg.vector_norm(wide.double(), order, dim=-1))
+
+
+def _scaled(rows: Tensor, factor: Tensor) -> Tensor:
+    """Rows times factors, multiplied wide: a factor may be too large for the rows' type."""
+    wide = _wide(rows)
+    return (wide * factor.to(wide)).to(rows.dtype)
 
 
 def _factor(weights: Tensor, direction: Tensor) -> Tensor:
@@ -137,12 +153,12 @@ def normalize_direction(
             elif rule == "weight":
                 made[name] = d * w
             elif whole is not None:
-                made[name] = d * whole.to(d.device, d.dtype)
+                made[name] = _scaled(d, whole)
             else:
                 split = rule == "filter" and d.dim() >= 2
-                rows = d.reshape(d.shape[0], -1) if split else d.reshape(1, -1)
+                rows = d.flatten(1) if split else d.reshape(1, -1)
                 factor = _factor(_size(w.reshape(rows.shape), order), _size(rows, order))
-                made[name] = (rows * factor[:, None].to(d.dtype)).reshape(d.shape)
+                made[name] = _scaled(rows, factor[:, None]).reshape(d.shape)
         zeros = _zero_blocks(made, rule)
     if zeros:
         _LOG.debug("zero blocks of a normalised direction: %s", zeros)
@@ -163,10 +179,7 @@ def _whole_factor(direction: Direction, reference: Direction, order: int) -> Ten
 def _zero_blocks(tensors: Mapping[str, Tensor], rule: str | None) -> dict[str, int]:
     """How many blocks of each tensor do not move; tensors where all move are left out."""
     counts = {
-        name: (
-            (t.reshape(t.shape[0], -1) if rule == "filter" and t.dim() >= 2 else t.reshape(1, -1))
-            == 0
-        )
+        name: ((t.flatten(1) if rule == "filter" and t.dim() >= 2 else t.reshape(1, -1)) == 0)
         .all(-1)
         .sum()
         for name, t in tensors.items()

@@ -178,6 +178,17 @@ class Points(ABC):
         self.coefficients = coefficients
         self.buffers: State = {n: b.detach() for n, b in model.named_buffers()}
 
+    def forget(self, layers: Sequence[nn.Module]) -> None:
+        """Start from zero statistics: stored ones that are not finite would stay so.
+
+        Args:
+            layers: With ``running_mean`` and ``running_var``.
+        """
+        stored = {id(t) for m in layers for t in (m.running_mean, m.running_var)}
+        for name, b in self.model.named_buffers():
+            if id(b) in stored:
+                self.buffers[name] = torch.zeros_like(b)
+
     @abstractmethod
     def losses(self, part: Microbatch) -> Tensor:
         """Losses of one microbatch, ``(n,)``."""

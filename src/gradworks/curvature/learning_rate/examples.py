@@ -146,8 +146,13 @@ def _rows(value: Any, n: int, index: Tensor) -> Any:
     if isinstance(value, Mapping):
         return {key: _rows(item, n, index) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(_rows(item, n, index) for item in value)
+        return _like(value, [_rows(item, n, index) for item in value])
     return value
+
+
+def _like(value: Any, items: list[Any]) -> Any:
+    """Items in a sequence of the same kind; named tuples take theirs one by one."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
 
 
 def _joined(pieces: list[Any]) -> Any:
@@ -167,5 +172,5 @@ def _joined(pieces: list[Any]) -> Any:
     if isinstance(first, Mapping):
         return {key: _joined([piece[key] for piece in pieces]) for key in first}
     if isinstance(first, (tuple, list)):
-        return type(first)(_joined(list(items)) for items in zip(*pieces))
+        return _like(first, [_joined(list(items)) for items in zip(*pieces)])
     return first

@@ -21,7 +21,9 @@ __all__ = [
 
 def check_number(name: str, value: object) -> float:
     """A finite real number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, (bool, str, bytes)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not isinstance(value, (int, float)):
         try:
             value = float(value)  # type: ignore[arg-type]  # numpy and one-element tensors
         except (TypeError, ValueError) as error:

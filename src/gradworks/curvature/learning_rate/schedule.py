@@ -45,7 +45,8 @@ class CurvatureSchedule(LRScheduler):
     curvature the values stay and the event is counted in :attr:`skipped`.
 
     Args:
-        optimizer: The optimizer. Groups keep the ratio of their rates; the largest gets the value.
+        optimizer: The optimizer. Groups keep the ratio of their rates, also those added later; the
+            largest gets the value.
         model: The model that it trains; each measurement leaves it as it was.
         loss_fn: ``(output, target) -> scalar``; the mean over the batch.
         data: Training data without augmentation, as for :func:`measure_noise`.
@@ -176,8 +177,7 @@ class CurvatureSchedule(LRScheduler):
             group.setdefault("initial_lr", _number(group["lr"]))
         base = [_number(g["initial_lr"]) for g in optimizer.param_groups]
         self.base_lrs = list(base)
-        self._ratios = [lr / max(base) if max(base) > 0 else 1.0 for lr in base]
-        self._lead = self._ratios.index(max(self._ratios))
+        self._keep_ratios(base)
         self._last_lr = [_number(g["lr"]) for g in optimizer.param_groups]
         self.last_epoch = 0
         self._step_count = 1
@@ -198,6 +198,11 @@ class CurvatureSchedule(LRScheduler):
     def share(self) -> float:
         """Time spent on measuring, over all time since the schedule was made."""
         return self._seconds / max(time.perf_counter() - self._began, 1e-12)
+
+    def _keep_ratios(self, rates: list[float]) -> None:
+        """The groups go on in the ratios of these rates; the largest leads."""
+        self._ratios = [lr / max(rates) if max(rates) > 0 else 1.0 for lr in rates]
+        self._lead = self._ratios.index(max(self._ratios))
 
     def get_lr(self) -> list[float | Tensor]:
         """The present rates.
@@ -231,6 +236,8 @@ class CurvatureSchedule(LRScheduler):
 
     def _update(self) -> StepSizes | None:
         """One measurement."""
+        if len(self.optimizer.param_groups) != len(self._ratios):  # some joined since
+            self._keep_ratios([_number(g["lr"]) for g in self.optimizer.param_groups])
         lead = self.optimizer.param_groups[self._lead]
         lr, momentum = _number(lead["lr"]), _momentum(lead)
         decay = 0.0
@@ -313,6 +320,7 @@ class CurvatureSchedule(LRScheduler):
             "history": [dict(row) for row in self.history],
             "generator": self._learner.generator.get_state(),
             "last_lr": list(self._last_lr),
+            "ratios": list(self._ratios),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -334,6 +342,7 @@ class CurvatureSchedule(LRScheduler):
         self.history = [dict(row) for row in state_dict["history"]]
         self._learner.generator.set_state(state_dict["generator"])
         self._last_lr = list(state_dict["last_lr"])
+        self._keep_ratios(state_dict.get("ratios", self._ratios))  # absent from older states
 
 
 def _interval(

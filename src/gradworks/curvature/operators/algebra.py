@@ -52,7 +52,7 @@ class SymmetricOperator(ABC):
             raise ValueError(f"dtype must be a real floating-point type, got {dtype}")
         self._size = size
         self._dtype = dtype
-        self._device = torch.device(device)
+        self._device = torch.empty(0, device=device).device  # "cuda" has no number, tensors have
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -272,12 +272,14 @@ class SymmetricOperator(ABC):
 
         def product(x: object) -> object:
             v = torch.as_tensor(x, dtype=self._dtype, device=self._device)
-            many = v.dim() == 2 and v.shape[1] != 1
-            out = self.matmat(v) if many else self.matvec(v.reshape(-1))
-            return out.to(self.accumulate_dtype).cpu().numpy()
+            return self.matvec(v.reshape(-1)).to(self.accumulate_dtype).cpu().numpy()
+
+        def products(x: object) -> object:
+            V = torch.as_tensor(x, dtype=self._dtype, device=self._device)
+            return self.matmat(V).to(self.accumulate_dtype).cpu().numpy()
 
         return LinearOperator(
-            self.shape, matvec=product, rmatvec=product, matmat=product, dtype=dtype
+            self.shape, matvec=product, rmatvec=product, matmat=products, dtype=dtype
         )
 
     def __add__(self, other: SymmetricOperator) -> SymmetricOperator:

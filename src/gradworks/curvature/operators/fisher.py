@@ -218,6 +218,8 @@ class FisherOperator(GGNOperator):
             slopes = (slope / scale)[None]
         else:
             slopes, scale = self._drawn(output, part), self._per_label(output, part)
+            if isinstance(scale, Tensor):  # an example's ignored labels must not meet its others
+                slopes = slopes * (scale != 0)
         dims = tuple(range(2, slopes.dim()))
 
         def product(u: Tensor) -> Tensor:

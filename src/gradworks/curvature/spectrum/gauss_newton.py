@@ -133,16 +133,16 @@ class _OutputJacobian(GGNOperator):
         columns = [
             product(u.expand(n, C).reshape(output.shape)).reshape(n, C) for u in unit.unbind(0)
         ]
-        A = torch.stack(columns, dim=2)
+        A = torch.stack(columns, dim=2).to(self.accumulate_dtype)
         values, vectors = torch.linalg.eigh((A + A.mT) / 2)
-        slack = C * torch.finfo(A.dtype).eps * values.abs().max()
+        slack = C * torch.finfo(output.dtype).eps * values.abs().max()
         if bool((values < -10 * slack).any()):
             raise ValueError(
                 "loss_fn is not convex in the outputs: its Gauss-Newton matrix has no Gram form; "
                 "use GGNOperator with exact_spectrum"
             )
         root: Tensor = (vectors * values.clamp_min(0).sqrt()[:, None, :]) @ vectors.mT
-        return root
+        return root.to(output.dtype)
 
 
 def gram_spectrum(
@@ -201,7 +201,7 @@ def gram_spectrum(
                 'use spectrum(GGNOperator(...), method="slq") or raise max_outputs'
             )
         blocks.append(block)
-    W = torch.cat(blocks) * op._scale() ** 0.5
+    W = torch.cat(blocks).to(op.accumulate_dtype) * op._scale() ** 0.5
     gram = W @ W.T if len(W) <= W.shape[1] else W.T @ W
     values = torch.linalg.eigvalsh(gram)
     floor = values[-1].clamp_min(0) * max(W.shape) * torch.finfo(W.dtype).eps

@@ -151,7 +151,8 @@ def line_loss(
     losses = []
     with torch.no_grad(), model_mode(model, mode):
         for i, t in enumerate(positions.tolist()):
-            state = _between(start, end, t, anchor)
+            state = {name: b.clone() for name, b in model.named_buffers()}
+            state |= _between(start, end, t, anchor)
             if refresh_batch_norm and norms:
                 with random.replay(refresh.generators):
                     _refresh(model, state, refresh, norms, prefixes)
@@ -173,10 +174,14 @@ def line_loss(
     )
 
 
-def _between(start: State, end: State, t: float, anchor: Tensor) -> dict[str, Tensor]:
+def _between(
+    start: Mapping[str, Any], end: Mapping[str, Any], t: float, anchor: Tensor
+) -> dict[str, Tensor]:
     """Floating entries interpolated, the others from the start; fresh tensors throughout."""
     state = {}
     for key, a in start.items():
+        if not isinstance(a, Tensor):  # extra state of a module
+            continue
         b = end[key]
         if a.is_floating_point() or a.is_complex():
             state[key] = torch.lerp(a.detach(), b.detach().to(a), t).to(anchor.device)

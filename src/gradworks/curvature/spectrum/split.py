@@ -188,6 +188,9 @@ def marchenko_pastur_edge(eigenvalues: Tensor, weights: Tensor | None = None) ->
     Returns:
         The edge; NaN below 20 positive values, whose shape says nothing.
 
+    Raises:
+        ValueError: Not a vector, or an empty one.
+
     Example:
         >>> import torch
         >>> from gradworks.curvature.spectrum import marchenko_pastur_edge
@@ -196,6 +199,10 @@ def marchenko_pastur_edge(eigenvalues: Tensor, weights: Tensor | None = None) ->
         >>> abs(edge - (1 + 0.5) ** 2) < 0.1  # variance 1, aspect ratio 1/4
         True
     """
+    if eigenvalues.dim() != 1 or len(eigenvalues) == 0:
+        raise ValueError(
+            f"eigenvalues must be a vector of at least one, got shape {tuple(eigenvalues.shape)}"
+        )
     t = eigenvalues.detach().cpu().double()
     floor = float(t.max()) * len(t) * torch.finfo(t.dtype).eps
     positive = t > max(floor, 0.0)

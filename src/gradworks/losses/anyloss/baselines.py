@@ -180,13 +180,13 @@ class _Pointwise:
         self._name, self._value, self._slope, self._balanced = name, value, slope, balanced
 
     def _shares(self, target: Tensor, weight: Tensor) -> Tensor:
-        """Weights that sum to 1 over the last dimension."""
+        """Weights that sum to 1 over the last dimension; 0 where no row has weight."""
+        tiny = torch.finfo(weight.dtype).tiny
         if self._balanced:
-            tiny = torch.finfo(target.dtype).tiny
             positive = (weight * target).sum(-1, keepdim=True).clamp_min(tiny)
             negative = (weight * (1.0 - target)).sum(-1, keepdim=True).clamp_min(tiny)
             weight = weight * (target / positive + (1.0 - target) / negative)
-        return weight / weight.sum(-1, keepdim=True)
+        return weight / weight.sum(-1, keepdim=True).clamp_min(tiny)
 
     def __call__(self, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
         """Loss of every model: (..., N) to (...)."""

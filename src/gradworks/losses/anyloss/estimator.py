@@ -19,7 +19,12 @@ try:
     from sklearn.model_selection import train_test_split
     from sklearn.utils import check_consistent_length, check_random_state
     from sklearn.utils.metaestimators import available_if
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+    from sklearn.utils.validation import (
+        _check_sample_weight,
+        check_is_fitted,
+        column_or_1d,
+        validate_data,
+    )
 except ImportError as error:  # pragma: no cover - needs an environment without scikit-learn
     raise ImportError(
         "AnyLossClassifier needs scikit-learn 1.6 or later; install it with: "
@@ -192,6 +197,8 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._keep(fitted, labels, [] if previous is None else self.loss_curve_)
         if self.early_stopping:
             self.validation_scores_ = fitted.scores
+        elif hasattr(self, "validation_scores_"):
+            del self.validation_scores_
         return self
 
     @available_if(_takes_steps)  # type: ignore[untyped-decorator]
@@ -380,11 +387,20 @@ class AnyLossClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns:
             The metric, larger is better; for several classes or labels its mean over their
             problems, except "accuracy" of classes, which is the share of right answers.
+
+        Raises:
+            ValueError: If ``y`` does not hold the labels of each row.
         """
         predicted = self.predict(X)
         y = np.asarray(y.toarray() if hasattr(y, "toarray") else y)
         weight = _check_sample_weight(sample_weight, predicted, dtype=np.float64)
         check_consistent_length(predicted, y, weight)
+        if not self.multilabel_:
+            y = column_or_1d(y)
+        elif y.shape != predicted.shape:
+            raise ValueError(
+                f"y must have shape {predicted.shape}, a column a label, got {y.shape}"
+            )
         if self.multilabel_:
             truth, said = y.T == 1, predicted.T == 1
         elif self.metric == "accuracy":

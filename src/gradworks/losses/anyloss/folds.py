@@ -123,7 +123,7 @@ def stack_folds(
         The stack.
 
     Raises:
-        ValueError: If there are no folds or a fold is empty.
+        ValueError: If there are no folds, or a fold is empty or without weight.
 
     Example:
         >>> stack = stack_folds(np.eye(4), np.array([0, 1, 0, 1]), [np.arange(3), np.arange(2, 4)])
@@ -144,6 +144,9 @@ def stack_folds(
         own[i, : len(rows)] = 1.0
     index, own = index.to(data.device), own.to(data.device)
     stacked, w = data[index], weight[index] * own
+    bare = (~(w.sum(1) > 0.0)).nonzero().flatten().tolist()
+    if bare:
+        raise ValueError(f"sample_weight is 0 for every row of folds {bare[:3]}: nothing to learn")
     mean = torch.zeros_like(stacked[:, :1])
     scale = torch.ones_like(mean)
     if standardize:

@@ -159,7 +159,8 @@ def columns(
         raise ValueError(f"input holds no samples: {shapes}; an empty batch has no metric")
     if input.dim() == 2 and input.shape[1] == 1:
         input = input.squeeze(1)
-        target = target.squeeze(1) if target.dim() == 2 and target.shape[1] == 1 else target
+    if input.dim() == 1 and target.dim() == 2 and target.shape[1] == 1:
+        target = target.squeeze(1)
     per_class = input.dim() >= 2 and not pooled
     if per_class and target.shape == input.shape[:1] + input.shape[2:]:
         target = _one_hot(target, input.shape[1])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gradworks.losses.anyloss.confusion import Confusion, Rule, batched_confusion
 from gradworks.losses.anyloss.inputs import (
+    amplification_bound,
     check_beta,
     check_rule,
     columns,
@@ -325,7 +326,8 @@ class AnyLoss(nn.Module):
         )
         compiling = torch.compiler.is_compiling()
         if self.surrogate == "anyloss" and not self._warned and not compiling:
-            self._warned = True
+            # A schedule may pass the bound later.
+            self._warned = strength > amplification_bound(input.dtype)
             warn_saturated(input.dtype, strength)
         if self.sync:
             confusion = synchronized(confusion, self.process_group)
@@ -335,8 +337,6 @@ class AnyLoss(nn.Module):
 
     def _remember(self, confusion: Confusion) -> Confusion:
         """Count what is missing, advance the schedule, add and keep the running counts."""
-        if callable(self.amplification):
-            self._step += 1
         missing = getattr(self._fn, "missing", None)
         pooled = confusion
         if self.accumulate:
@@ -354,6 +354,8 @@ class AnyLoss(nn.Module):
             self._history = (latest if past is None else torch.cat([latest, past]))[
                 : self.accumulate
             ]
+        if callable(self.amplification):
+            self._step += 1
         if missing is not None:
             self._skipped = self._skipped + missing(pooled)
         return pooled

@@ -89,7 +89,7 @@ class _SimilarityLoss(nn.Module, ABC):
             check_values(y, "target", self.data_range)
         remembered = self._targets.get(target, y, plan)
         per_channel = similarity(x, y, weights, plan, remembered)
-        if self.validate:
+        if self.validate and self.alpha == 0:
             warn_dead(per_channel, plan)
         loss = 1.0 - per_channel
         if self.alpha > 0:
@@ -127,6 +127,7 @@ class SSIMLoss(_SimilarityLoss):
         alpha: Weight of L1 in [0, 1], 0.0 (off).
         cache_target: Keep the filtered moments of the last so many targets (``True`` is 1), for
             training that sees the *same tensor object* in every step. Ours; costs up to four maps.
+            Not for targets written through ``.data`` or a NumPy array that shares their memory.
         validate: Check that values are within [0, data_range]; an accelerator has to wait for it.
 
     Raises:
@@ -200,7 +201,8 @@ class MSSSIMLoss(_SimilarityLoss):
         alpha: Weight of L1 in [0, 1], 0.0 (off); 0.16 is common.
         cache_target: Keep the filtered moments of the last so many targets (``True`` is 1), for
             training that sees the *same tensor object* in every step. Ours; costs up to four maps.
-        validate: Check values, and warn when a whole batch is clamped.
+            Not for targets written through ``.data`` or a NumPy array that shares their memory.
+        validate: Check values, and without L1 warn when a whole batch is clamped.
 
     Raises:
         ValueError: If a setting is not allowed.

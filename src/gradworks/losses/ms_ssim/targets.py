@@ -20,7 +20,8 @@ class TargetCache:
     """The moments of the most recent targets, by the identity of the tensor.
 
     A target changed in place (its version counter tells), freed, or used with other settings is
-    filtered anew. Nothing is kept for a target that needs a gradient.
+    filtered anew. What the counter does not see (writes through ``.data``, or through a NumPy array
+    of the same memory) goes unnoticed. Nothing is kept for a target that needs a gradient.
 
     Args:
         size: How many targets; ``True`` is 1, 0 or ``False`` none.
@@ -49,7 +50,11 @@ class TargetCache:
             return None
         if torch.compiler.is_compiling():
             return None
-        state = (target._version, image.dtype, image.shape, image.device, plan, target.data_ptr())
+        try:
+            address = target.data_ptr()
+        except RuntimeError:  # inside torch.func transforms every call sees a new object
+            return None
+        state = (target._version, image.dtype, image.shape, image.device, plan, address)
         found = self._found.pop(id(target), None)
         if found is None or found[0]() is not target or found[1] != state:
             found = (weakref.ref(target), state, TargetMoments(piece_pixels(image)))

@@ -113,9 +113,11 @@ class Blocks:
             norms: Of the whole rows.
         """
         params = sum(p.numel() for p in self.shared)
-        direction = torch.empty(params, dtype=self.dtype, device=self.shared[0].device)
+        # what comes before finish() may be too large for half precision
+        wide = torch.promote_types(self.dtype, torch.float32)
+        direction = torch.empty(params, dtype=wide, device=self.shared[0].device)
         with torch.no_grad():
-            aggregator.begin(norms, params, direction.new_empty(0))
+            aggregator.begin(norms, params, direction.new_empty(0, dtype=self.dtype))
         for start, rows in self.each(retain=False):
             with torch.no_grad():
                 direction[start : start + rows.shape[1]] = aggregator.columns(rows, start)

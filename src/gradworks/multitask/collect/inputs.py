@@ -87,7 +87,7 @@ def named_losses(losses: Losses, heads: Mapping[str, object]) -> dict[str, Tenso
     Raises:
         TypeError: If a loss is no tensor, or ``losses`` is one.
         ValueError: If there is none, one is no scalar or has no graph, or their number is another
-            than that of the heads.
+            than that of the heads, or two names are the same text.
     """
     given: object = losses
     if isinstance(given, Tensor) or not isinstance(given, Mapping | Sequence):
@@ -96,7 +96,11 @@ def named_losses(losses: Losses, heads: Mapping[str, object]) -> dict[str, Tenso
             "a stacked tensor can be given as list(losses)"
         )
     if isinstance(losses, Mapping):
-        named = {str(name): loss for name, loss in losses.items()}
+        named = {}
+        for name, loss in losses.items():
+            if str(name) in named:
+                raise ValueError(f"two losses are called {str(name)!r}; names must differ as text")
+            named[str(name)] = loss
     elif heads and len(losses):
         if len(losses) != len(heads):
             raise ValueError(

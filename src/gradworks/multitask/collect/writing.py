@@ -63,8 +63,10 @@ def write(param: Parameter, part: Tensor, accumulate: bool, scale: Tensor | None
         scale: What the gradient is multiplied by.
     """
     if scale is not None:
-        part = part * scale
+        part = part.to(param.dtype) * scale  # rows may be in half precision
     grad = param.grad if accumulate else None
+    if grad is not None and grad.layout != torch.strided:
+        param.grad = grad = grad.to_dense()
     fresh = grad is None
     if grad is None:
         grad = torch.empty_like(param, requires_grad=False)

@@ -293,7 +293,11 @@ def _checked_losses(losses: Mapping[str, Loss]) -> dict[str, Loss]:
     for name, loss in losses.items():
         if not callable(loss):
             raise TypeError(f"losses[{name!r}] must be a function, got {type(loss).__name__}")
-    return {str(name): loss for name, loss in losses.items()}
+    found = {str(name): loss for name, loss in losses.items()}
+    for name in found:
+        if sum(str(key) == name for key in losses) > 1:
+            raise ValueError(f"two losses are called {name!r}; names must differ as text")
+    return found
 
 
 def _checked_weights(

@@ -155,7 +155,8 @@ def lion_steps(
     norms = [torch.linalg.vector_norm(x.detach().to(average.dtype)) for x in parameters]
     norms += [torch.linalg.vector_norm(part) for part in parts]
     of_params, of_parts = reduce(torch.stack(norms).square()).sqrt().chunk(2)
-    ratio = torch.where((of_params < eps) | (of_parts < eps), 1.0, of_params / of_parts)
+    none = (of_params < eps) | (of_parts < eps) | (of_parts == 0)  # eps may be 0
+    ratio = torch.where(none, 1.0, of_params / of_parts)
     scale = ratio.clamp(max=clip) * coefficient
     average.sign_()
     for part, factor in zip(parts, scale.unbind(), strict=True):

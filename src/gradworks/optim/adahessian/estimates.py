@@ -42,6 +42,7 @@ class CurvatureEstimates(CheckedOptimizer):
         """Nothing is known of the step to come."""
         self._pending: dict[Tensor, Tensor] = {}
         self._probes: list[Probes] | None = None
+        self._probed: list[Tensor] = []
         self._origin: Literal["none", "estimate", "given", "graph"] = "none"
         self._unscaled = False
 
@@ -69,16 +70,18 @@ class CurvatureEstimates(CheckedOptimizer):
     def _samples(
         self, params: Sequence[Tensor], vectors: Sequence[Tensor] | None
     ) -> list[list[Tensor]]:
-        """The step's probes: given, or drawn once and used again."""
+        """The step's probes: given, or drawn once and used again for the same parameters."""
         if vectors is not None:
             if self._n_samples != 1:
                 raise ValueError("vectors are one probe; they go with n_samples=1")
             _require_like("vectors", vectors, params)
             return [list(vectors)]
-        if self._probes is None:
+        known = [id(p) for p in self._probed]
+        if self._probes is None or known != [id(p) for p in params]:
             self._probes = [
                 Probes(params, self._generator, self._process_group) for _ in range(self._n_samples)
             ]
+            self._probed = list(params)
         return [probe.vectors(params) for probe in self._probes]
 
     def _add(self, params: Sequence[Tensor], products: Sequence[Tensor]) -> None:
@@ -127,7 +130,8 @@ class CurvatureEstimates(CheckedOptimizer):
                     zero_curvature=self._zero_curvature,
                     retain_graph=retain_graph,
                 )
-        found = [None if g is None else g.detach() for g in grads]
+        # copies, as backward() makes them: autograd gives several parameters one tensor
+        found = [None if g is None else g.detach().clone() for g in grads]
         if self._process_group is not None:
             self._average([g for g in found if g is not None] + products)
         for p, g in zip(params, found):
@@ -183,14 +187,27 @@ class CurvatureEstimates(CheckedOptimizer):
         samples = self._samples(params, None) if due else []
         try:
             loss, products = differences(closure, params, samples, h, module)
-        finally:
+        except BaseException:
             for p, g in zip(params, before):
-                if g is not None:
-                    p.grad = g if p.grad is None else p.grad.add_(g)
+                p.grad = g
+            raise
+        for p, g in zip(params, before):
+            if g is not None:
+                p.grad = g if p.grad is None else p.grad.add_(g)
         if due:
             self._add(params, products)
             self._origin = "estimate"
         return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset all gradients, and with them an estimate that was made beside them.
+
+        Args:
+            set_to_none: As in ``torch.optim``. What :meth:`set_hessian` gave stays.
+        """
+        super().zero_grad(set_to_none)
+        if self._origin != "given":
+            self._forget()
 
     def set_hessian(self, diagonals: Sequence[Tensor]) -> None:
         """Give the estimate for the next step, before absolute value and averaging.

@@ -169,16 +169,19 @@ def multi_tensor_adamp(
 def fused_adamp(tensors: AdamTensors, **settings: Any) -> list[Tensor | int]:
     """One compiled kernel a tensor; what has no dense view takes the oracle's path."""
     branches: list[Tensor | int] = [EXEMPT] * len(tensors.params)
+    others = []
     for i, (*lists, step, layout) in enumerate(zip(*tensors)):
         views = dense_views(layout, *lists)
         if views is None:
-            (branches[i],) = single_tensor_adamp(tensors.only(i), **settings)
+            others.append(i)
             continue
         numbers = _kernel_numbers(lists[0], step, layout, **settings)
         branch = run_kernel(adamp_kernel, settings["nesterov"], numbers, views)
         step += 1
         if branch is not None:
             branches[i] = branch
+    for i in others:  # after the kernels: where those do not compile, nothing is stepped
+        (branches[i],) = single_tensor_adamp(tensors.only(i), **settings)
     return branches
 
 

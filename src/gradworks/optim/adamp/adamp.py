@@ -67,8 +67,8 @@ class AdamP(ProjectedOptimizer):
     Raises:
         TypeError: If an argument is of the wrong type.
         ValueError: If a number is out of range, or two paths are asked for at once.
-        RuntimeError: If a gradient is sparse or a parameter flat (FSDP1), or ``fused=True`` cannot
-            compile.
+        RuntimeError: If a gradient is sparse, a parameter flat (FSDP1) or conjugated lazily, or
+            ``fused=True`` cannot compile.
 
     Note:
         Beside the authors' code: weights in any memory format, complex ones (norms over real and

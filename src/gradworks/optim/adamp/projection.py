@@ -75,7 +75,8 @@ def cosine(dot: Tensor, aa: Tensor, bb: Tensor, eps: float | Tensor) -> Tensor:
 
 def radial(up: Tensor, pp: Tensor, eps: float | Tensor) -> Tensor:
     """Coefficient c of ``u - c p`` with n = p / (|p| + eps): n (n.u) = p (p.u) / (|p| + eps)^2."""
-    norm = pp.sqrt() + eps
+    # the root has no slope at 0, where the smallest number changes nothing beside eps
+    norm = pp.clamp_min(torch.finfo(pp.dtype).tiny).sqrt() + eps
     return up / norm / norm
 
 

@@ -145,15 +145,18 @@ def multi_tensor_sgdp(
 def fused_sgdp(tensors: SGDTensors, **settings: Any) -> list[Tensor | int]:
     """One compiled kernel a tensor; what has no dense view takes the oracle's path."""
     branches: list[Tensor | int] = [EXEMPT] * len(tensors.params)
+    others = []
     for i, (*lists, layout) in enumerate(zip(*tensors)):
         views = dense_views(layout, *lists)
         if views is None:
-            (branches[i],) = single_tensor_sgdp(tensors.only(i), **settings)
+            others.append(i)
             continue
         numbers = _kernel_numbers(lists[0], layout, **settings)
         branch = run_kernel(sgdp_kernel, settings["nesterov"], numbers, views)
         if branch is not None:
             branches[i] = branch
+    for i in others:  # after the kernels: where those do not compile, nothing is stepped
+        (branches[i],) = single_tensor_sgdp(tensors.only(i), **settings)
     return branches
 
 

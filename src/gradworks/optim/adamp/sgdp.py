@@ -61,8 +61,8 @@ class SGDP(ProjectedOptimizer):
         TypeError: If an argument is of the wrong type.
         ValueError: If a number is out of range, ``nesterov`` lacks momentum, or two paths are asked
             for at once.
-        RuntimeError: If a gradient is sparse or a parameter flat (FSDP1), or ``fused=True`` cannot
-            compile.
+        RuntimeError: If a gradient is sparse, a parameter flat (FSDP1) or conjugated lazily, or
+            ``fused=True`` cannot compile.
 
     Note:
         The step is projected, never the momentum buffer: with ``nesterov=False`` the authors' code

@@ -18,6 +18,7 @@ from gradworks.optim.aro.rotations import ROTATIONS
 from gradworks.optim.aro.shards import sharded_aro, sharded_zeros
 from gradworks.optim.checked import CheckedOptimizer
 from gradworks.optim.dct_adamw.dense import DenseTensors, multi_tensor_adamw, single_tensor_adamw
+from gradworks.optim.dct_adamw.optimizer import load_with_hooks
 from gradworks.optim.precision import work_dtype
 from gradworks.optim.sharded import is_sharded, refuse_partial
 from gradworks.optim.steps import new_step, refuse_capture
@@ -211,7 +212,7 @@ class ARO(CheckedOptimizer):
             ValueError: If the groups differ, or a parameter's state is of another kind or
                 orientation than its group asks for.
         """  # noqa: DOC502
-        super().load_state_dict(state_dict)
+        state_dict = load_with_hooks(self, super().load_state_dict, state_dict)
         for group, saved in zip(self.param_groups, state_dict["param_groups"]):
             for param, key in zip(group["params"], saved["params"]):
                 found = self.state.get(param)

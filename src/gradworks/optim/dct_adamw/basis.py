@@ -240,12 +240,14 @@ def basis_for(
                 f"basis as a tensor has size {basis.shape[0]}, a weight needs {n}; give weights of "
                 "other sizes a group with a basis of their own"
             )
-        return Basis(basis.detach().mT.to(device=device, dtype=dtype).contiguous(), "own", None)
+        own = basis.detach().mT.to(device=device, dtype=dtype)
+        return Basis(own.clone(memory_format=torch.contiguous_format), "own", None)
     _known(basis, n)
     key = f"{basis}/{n}/{dtype}/{device}"
     rows = _ROWS.get(key)
     if rows is None:
-        rows = _built(n, basis).to(device=device, dtype=dtype)
+        with torch.inference_mode(False):  # autograd may need it later
+            rows = _built(n, basis).to(device=device, dtype=dtype)
         _ROWS[key] = rows
     return Basis(rows, basis, _turn(basis, n, transform, dtype, device))
 

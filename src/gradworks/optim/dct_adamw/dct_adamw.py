@@ -249,7 +249,9 @@ class DCTAdamW(LowRankOptimizer):
         names: tuple[str, ...] = ()
         if group["column_age"]:  # may be switched on late, as may error feedback
             if "age" not in state:
-                state["age"] = torch.zeros(layout.rank, dtype=torch.int32, device=own.device)
+                # columns that were there before are as old as the run, for all that is known
+                age = state["step"].to(device=own.device, dtype=torch.int32)
+                state["age"] = age.expand(layout.rank).clone()
             age = state["age"]
         if group["error_feedback"]:
             names = ("error",) if group["ef_dtype"] is None else COMPRESSED

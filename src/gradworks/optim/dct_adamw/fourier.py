@@ -25,13 +25,14 @@ def turns(n: int, basis: str, dtype: torch.dtype, device: torch.device) -> Tenso
     key = f"{basis}/{n}/{dtype}/{device}"
     found = _TURNS.get(key)
     if found is None:
-        k = torch.arange(n // 2 + 1, dtype=torch.float64)
-        scale = torch.full_like(k, math.sqrt(2 / n))
-        scale[0] = math.sqrt(1 / n)
-        angle = k * (math.pi / (2 * n))
-        wide = torch.polar(scale, -angle) if basis == "dct2" else torch.polar(1 / scale, angle)
         kind = torch.complex128 if dtype == torch.float64 else torch.complex64
-        found = wide.to(device=device, dtype=kind)
+        with torch.inference_mode(False):  # autograd may need them later
+            k = torch.arange(n // 2 + 1, dtype=torch.float64, device="cpu")
+            scale = torch.full_like(k, math.sqrt(2 / n))
+            scale[0] = math.sqrt(1 / n)
+            angle = k * (math.pi / (2 * n))
+            wide = torch.polar(scale, -angle) if basis == "dct2" else torch.polar(1 / scale, angle)
+            found = wide.to(device=device, dtype=kind)
         _TURNS[key] = found
     return found
 

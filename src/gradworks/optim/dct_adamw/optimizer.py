@@ -6,6 +6,7 @@ here puts back what a checkpoint had.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from gradworks.optim.sharded import refuse_partial
 from gradworks.optim.steps import new_step, restored_step
 from gradworks.optim.tensors import refuse_sparse, to_real
 
-__all__ = ["LowRankOptimizer"]
+__all__ = ["LowRankOptimizer", "load_with_hooks"]
 
 
 class LowRankOptimizer(CheckedOptimizer):
@@ -107,7 +108,7 @@ class LowRankOptimizer(CheckedOptimizer):
             ValueError: If the groups differ, or a parameter's state is of another kind: full where
                 a low rank is asked for, or the other way round.
         """  # noqa: DOC502
-        super().load_state_dict(state_dict)
+        state_dict = load_with_hooks(self, super().load_state_dict, state_dict)
         for group, saved in zip(self.param_groups, state_dict["param_groups"]):
             for param, key in zip(group["params"], saved["params"]):
                 found = self.state.get(param)
@@ -204,6 +205,21 @@ class LowRankOptimizer(CheckedOptimizer):
         """Whose columns are picked."""
         basis: str | Tensor = group["basis"]
         return basis
+
+
+def load_with_hooks(
+    optimizer: torch.optim.Optimizer,
+    load: Callable[[dict[str, Any]], None],
+    state_dict: dict[str, Any],
+) -> dict[str, Any]:
+    """Load a checkpoint; returns the one that hooks of the user may have put in its place."""
+    loaded: list[dict[str, Any]] = []
+    last = optimizer.register_load_state_dict_pre_hook(lambda _, given: loaded.append(given))
+    try:
+        load(state_dict)
+    finally:
+        last.remove()
+    return loaded[0]
 
 
 def _layout(group: dict[str, Any], param: Tensor) -> Layout | None:

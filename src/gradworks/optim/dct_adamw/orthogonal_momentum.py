@@ -40,12 +40,13 @@ class Matrix(NamedTuple):
     shape: tuple[int, int]
 
 
-def newton_schulz(b: Tensor, steps: int) -> Tensor:
+def newton_schulz(b: Tensor, steps: int, dtype: torch.dtype | None = None) -> Tensor:
     """Near the closest matrix with orthonormal rows or columns: singular values of 0.7 to 1.2.
 
-    Takes a batch too.
+    Takes a batch too. Iterates in ``dtype``, into which only what has norm 1 is cast: squares of
+    the momentum need not fit into 16 bits.
     """
-    X: Tensor = b / (torch.linalg.matrix_norm(b, keepdim=True) + NORM_EPS)
+    X: Tensor = (b / (torch.linalg.matrix_norm(b, keepdim=True) + NORM_EPS)).to(dtype or b.dtype)
     tall = X.shape[-2] > X.shape[-1]
     if tall:
         X = X.mT
@@ -85,7 +86,7 @@ def single_tensor_trion(
         b = pick(S, indices, dim)
         picked = item.basis.rows.index_select(0, indices)
         _subtract(B, b, picked, dim, 1 - momentum)  # what is stepped decays; the rest stays
-        turned = newton_schulz(b.to(ns_dtype or work), ns_steps).to(work)
+        turned = newton_schulz(b, ns_steps, ns_dtype).to(work)
 
         if weight_decay != 0:
             p.mul_(1 - lr * weight_decay)
@@ -127,7 +128,7 @@ def multi_tensor_trion(
     for members in _alike(whole):
         batch = _transformed(members, norm, maximize)
         b, picked = _picked(batch, batch.norms, momentum)
-        turned = newton_schulz(b.to(ns_dtype or b.dtype), ns_steps).to(b.dtype)
+        turned = newton_schulz(b, ns_steps, ns_dtype).to(b.dtype)
         _step(batch, turned, picked, **settings)
     if not shards:
         return
@@ -137,15 +138,19 @@ def multi_tensor_trion(
     norms = sum_over_mesh([batch.norms for batch in batches], where)
     found = [_picked(batch, own, momentum) for batch, own in zip(batches, norms)]
     dims = [item.layout.dim for item in shards]
-    parts = [b.to(ns_dtype or b.dtype) for b, _ in found]
+    parts = [b for b, _ in found]
     for batch, (b, picked), turned in zip(
-        batches, found, _newton_schulz_of_shards(parts, dims, where, ns_steps)
+        batches, found, _newton_schulz_of_shards(parts, dims, where, ns_steps, ns_dtype)
     ):
         _step(batch, turned.to(b.dtype), picked, **settings)
 
 
 def _newton_schulz_of_shards(
-    parts: Sequence[Tensor], dims: Sequence[int], where: Sequence[Any], steps: int
+    parts: Sequence[Tensor],
+    dims: Sequence[int],
+    where: Sequence[Any],
+    steps: int,
+    dtype: torch.dtype | None,
 ) -> list[Tensor]:
     """:func:`newton_schulz` of matrices whose pieces lie on several processes.
 
@@ -154,7 +159,7 @@ def _newton_schulz_of_shards(
     """
     X = [b.mT if dim == -1 else b for b, dim in zip(parts, dims)]  # (1, rank, piece)
     squares = sum_over_mesh([x.square().sum() for x in X], where)
-    X = [x / (square.sqrt() + NORM_EPS) for x, square in zip(X, squares)]
+    X = [(x / (square.sqrt() + NORM_EPS)).to(dtype or x.dtype) for x, square in zip(X, squares)]
     for _ in range(steps):
         grams = sum_over_mesh([x @ x.mT for x in X], where)
         X = [_quintic(x, gram) for x, gram in zip(X, grams)]

@@ -95,7 +95,8 @@ def captured_energy(G: Tensor, Q: Tensor, rank: int) -> float:
         rank: How many columns.
 
     Returns:
-        A number in [0, 1]; 1 for a zero gradient. Reads the device.
+        A number in [0, 1]; 1 for a zero gradient, NaN for one with NaN or infinity. Reads the
+        device.
 
     Raises:
         ValueError: If the shapes do not fit, or rank is not in [1, n].
@@ -115,4 +116,4 @@ def captured_energy(G: Tensor, Q: Tensor, rank: int) -> float:
     whole = float(S.square().sum())
     if whole == 0:
         return 1.0
-    return min(1.0, float(S[:, indices].square().sum()) / whole)
+    return min(float(S[:, indices].square().sum()) / whole, 1.0)  # in this order NaN stays NaN

@@ -65,8 +65,8 @@ class DiffGrad(CheckedOptimizer):
         TypeError: If an argument is of the wrong type.
         ValueError: If a number is out of range, two paths are asked for at once, or ``lr`` is a
             tensor with ``foreach=True`` and without ``capturable=True``.
-        RuntimeError: If a gradient is sparse, a parameter flat (FSDP1) or a partial sum, or
-            ``fused=True`` cannot compile.
+        RuntimeError: If a gradient is sparse, a parameter flat (FSDP1), a partial sum or
+            conjugated lazily, or ``fused=True`` cannot compile.
 
     Note:
         The friction depends on the scale of the gradient. A loss multiplied by 1000, summed instead

@@ -229,6 +229,7 @@ def fused_diffgrad(tensors: DiffGradTensors, **settings: Any) -> None:
     """
     variant = _variant(**settings)
     together: dict[tuple[torch.dtype, float], list[tuple[Tensor, Sequence[Tensor]]]] = {}
+    others = []
     for i, (*lists, step) in enumerate(zip(*tensors)):
         param = lists[0]
         on_host = param.is_cpu and not settings["traced"]
@@ -236,7 +237,7 @@ def fused_diffgrad(tensors: DiffGradTensors, **settings: Any) -> None:
         plain = short and all(x.is_contiguous() for x in lists)
         views = lists if plain else flat_views(*lists, small=0)
         if views is None:
-            single_tensor_diffgrad(tensors.part(i, i + 1), **settings)
+            others.append(i)
         elif on_host:
             together.setdefault((param.dtype, step.item()), []).append((step, views))
         else:
@@ -248,6 +249,8 @@ def fused_diffgrad(tensors: DiffGradTensors, **settings: Any) -> None:
         numbers = _kernel_numbers(each[0][0], steps[0], **settings)
         run_kernel_on_many(diffgrad_kernel, variant, numbers, each)
         torch._foreach_add_(steps, 1)
+    for i in others:  # after the kernels: where those do not compile, nothing is stepped
+        single_tensor_diffgrad(tensors.part(i, i + 1), **settings)
 
 
 def _variant(

@@ -102,14 +102,14 @@ def power_residual(
             leaf = x.detach().requires_grad_(True)
             u = residual_fn(leaf)
             (q,) = torch.autograd.grad(u, leaf, u.detach())  # J^T u
-        return LowRank(q.detach().unsqueeze(1), power(u, p - 4).reshape(1) * (p - 2))
+        return LowRank(q.detach().unsqueeze(1), fisher_weight(u, p).reshape(1))
 
     def both(x: Tensor) -> Tensor:
         u = residual_fn(x).detach()
         J = torch.func.jacrev(residual_fn)(x).detach()
         q = J.T @ u
         curvature: Tensor = power(u, p - 2) * (J.T @ J)
-        return curvature + (p - 2) * power(u, p - 4) * torch.outer(q, q)
+        return curvature + fisher_weight(u, p) * torch.outer(q, q)
 
     return fisher if kind == "fisher" else both
 
@@ -121,6 +121,11 @@ def power(u: Tensor, exponent: float) -> Tensor:
     norm = torch.linalg.vector_norm(u.detach())
     raised: Tensor = torch.where(norm > 0, norm**exponent, norm.new_zeros(()))
     return raised
+
+
+def fisher_weight(u: Tensor, p: float) -> Tensor:
+    """``(p - 2) ||u||^(p - 4)``; zero for p = 2, also where the power overflows."""
+    return u.new_zeros(()) if p == 2 else (p - 2) * power(u, p - 4)
 
 
 def ggn(

@@ -80,7 +80,7 @@ def given(hessian: object, x: Tensor, solver: Solver) -> Curvature:
     """
     if isinstance(hessian, SymmetricOperator):
         return _matched(hessian, x, solver)
-    return _matched(hessian(x), x, solver)  # type: ignore[operator]
+    return _matched(hessian(x.detach()), x, solver)  # type: ignore[operator]
 
 
 def _matched(found: object, x: Tensor, solver: Solver) -> Curvature:

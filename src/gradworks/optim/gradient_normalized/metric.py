@@ -32,13 +32,14 @@ class Metric:
             raise ValueError(
                 f"metric must have shape ({n},) or ({n}, {n}), got {tuple(matrix.shape)}"
             )
+        both_double = matrix.dtype == like.dtype == torch.float64
         matrix = matrix.detach().to(like)
         if matrix.ndim == 1:
             if not bool((matrix > 0).all() & torch.isfinite(matrix).all()):
                 raise ValueError("metric must be positive definite: every entry above 0 and finite")
         else:
-            size = matrix.abs().max()
-            if not bool((matrix - matrix.T).abs().max() <= 1e-10 * size):
+            allowed = (1e-10 if both_double else 1e-5) * matrix.abs().max()
+            if not bool((matrix - matrix.T).abs().max() <= allowed):
                 raise ValueError("metric must be symmetric and finite")
             self._factor, info = torch.linalg.cholesky_ex(matrix)
             if int(info) != 0:

@@ -125,7 +125,8 @@ def _given(pair: tuple[Any, ...], x: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"fun returned a gradient of shape {tuple(pair[1].shape)}, expected {tuple(x.shape)}"
         )
-    return pair[0].detach(), pair[1].detach()
+    # a copy: the function may write the next gradient into the same buffer
+    return pair[0].detach(), pair[1].detach().to(x, copy=True)
 
 
 def _start(x0: object) -> Tensor:

@@ -50,7 +50,7 @@ class GradientNormalizedNewton(Optimizer):
 
     Raises:
         TypeError: If an argument is of the wrong type; complex parameters; a step without closure.
-        ValueError: If a number is out of range, or there is more than one group.
+        ValueError: If a number is out of range, or there is no parameter or more than one group.
         RuntimeError: If a parameter is sharded (``DTensor``).
 
     Note:
@@ -281,6 +281,8 @@ class GradientNormalizedNewton(Optimizer):
 
 def _unfit(params: list[Tensor]) -> Exception | None:
     """Why these parameters cannot be one vector."""
+    if not params:
+        return ValueError("GradientNormalizedNewton needs at least one parameter, got none")
     first = params[0]
     for param in params:
         if is_sharded(param):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gradworks.optim.gradient_normalized.approximations import (
     check_affine,
+    fisher_weight,
     power,
     power_residual,
     weighted_gauss_newton,
@@ -82,7 +83,7 @@ def _power_problem(
         u, J = residual(x), jacobian(x)
         q = J.T @ u
         inner = J.T @ J if second is None else J.T @ J + second(x)
-        return power(u, p - 2) * inner + (p - 2) * power(u, p - 4) * torch.outer(q, q)
+        return power(u, p - 2) * inner + fisher_weight(u, p) * torch.outer(q, q)
 
     approximations: dict[str, Hessian] = {
         "gauss_newton_fisher": power_residual(residual, p),

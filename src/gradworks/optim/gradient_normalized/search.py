@@ -94,8 +94,9 @@ class Search:
         if not self.adaptive:
             return True
         decrease = start.fun - trial.fun
-        # the gradient at the new point, the regulariser of this trial
-        if decrease >= trial.grad_norm**2 / (8 * lam):
+        # the gradient at the new point, the regulariser of this trial, which may have underflowed
+        square = trial.grad_norm * trial.grad_norm  # inf where ** 2 raises
+        if decrease >= (square / (8 * lam) if lam > 0 else math.inf):
             return True
         rounding = 4 * torch.finfo(trial.x.dtype).eps * max(1.0, abs(start.fun))
         return not self.strict and abs(decrease) <= rounding and trial.grad_norm < start.grad_norm

@@ -216,7 +216,8 @@ class IterateAverage:
         """
         own = [*self.mean, *(self.second_moment or ())]
         given = [*sd["mean"], *(sd["second_moment"] or ())]
-        if [tuple(x.shape) for x in own] != [tuple(x.shape) for x in given]:
+        means = len(self.mean) == len(sd["mean"])
+        if not means or [tuple(x.shape) for x in own] != [tuple(x.shape) for x in given]:
             raise ValueError(
                 f"the state holds averages of shapes {[tuple(x.shape) for x in given][:3]}, the "
                 f"parameters need {[tuple(x.shape) for x in own][:3]}"

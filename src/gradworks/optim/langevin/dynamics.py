@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from gradworks.optim.arguments import at_least_zero
+from gradworks.optim.arguments import at_least_zero, learning_rate
 from gradworks.optim.sharded import is_sharded
 
 __all__ = [
@@ -92,17 +92,18 @@ def langevin_step(
             leading ones are independent chains.
         grad: Euclidean gradient of the loss there.
         noise: Standard normal numbers of the same shape; None for none.
-        lr: Step :math:`\eta`, above 0.
+        lr: Step :math:`\eta`, at least 0.
         temperature: :math:`\varepsilon`, at least 0; the stationary law is
             :math:`\exp(-L / \varepsilon)`.
         manifold: ``"sphere"`` or ``"euclidean"``, where the first line's left half is all.
 
     Returns:
-        Where it goes. A row with a NaN gradient goes to NaN.
+        Where it goes. A row with a NaN gradient goes to NaN, and so does one on the sphere whose
+        squares overflow. Complex rows are pairs of reals.
 
     Raises:
-        ValueError: If ``manifold`` is neither, ``temperature`` is out of range, or there is a
-            temperature and no noise.
+        ValueError: If ``manifold`` is neither, a number is out of range, or there is a temperature
+            and no noise.
 
     Example:
         >>> import torch
@@ -112,6 +113,8 @@ def langevin_step(
         >>> there, round(float(there.norm()), 6)
         (tensor([0.5510, 0.8345]), 1.0)
     """
+    if not isinstance(lr, Tensor):
+        learning_rate(lr)
     check_manifold(manifold)
     check_temperature(temperature)
     if noise is None and temperature > 0:
@@ -122,7 +125,13 @@ def langevin_step(
     square = dot(theta, theta)
     move = move - dot(move, theta) / square * theta
     there = theta + move
-    return there * (square / dot(there, there)).sqrt()
+    ratio = square / dot(there, there)
+    return there * ratio.masked_fill(_lost(ratio), math.nan).sqrt()
+
+
+def _lost(ratio: Tensor) -> Tensor:
+    """Rows whose norm cannot be restored: NaN, infinity, or squares out of the dtype's range."""
+    return (ratio > torch.finfo(ratio.dtype).tiny).logical_not()
 
 
 def _move(grad: Tensor, noise: Tensor | None, lr: float | Tensor, scale: float | Tensor) -> Tensor:
@@ -135,11 +144,11 @@ def _move(grad: Tensor, noise: Tensor | None, lr: float | Tensor, scale: float |
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products along the last dimension, which is kept."""
+    """Inner products along the last dimension, which is kept; complex numbers as pairs."""
     if is_sharded(a):
-        return (a * b).sum(-1, keepdim=True)
+        return ((a.conj() * b).real if a.is_complex() else a * b).sum(-1, keepdim=True)
     product: Tensor = torch.linalg.vecdot(a, b)
-    return product.unsqueeze(-1)
+    return (product.real if a.is_complex() else product).unsqueeze(-1)
 
 
 # ------------------------------------------------------- steps in place, for the optimizer
@@ -161,11 +170,15 @@ def one_step(
         return
     square = dot(param, param)
     along = dot(move, param).div_(square)
-    # one entry that is not finite makes the inner product so: the whole row rests
-    unsound = torch.isfinite(along).logical_not_()
-    move.addcmul_(param, along, value=-1).masked_fill_(unsound, 0.0)
-    param.add_(move)
-    param.mul_(square.div_(dot(param, param)).sqrt_())
+    there = move.addcmul_(param, along, value=-1).add_(param)
+    # one entry that is not finite makes the inner products so: the whole row rests
+    _go(param, there, square.div_(dot(there, there)))
+
+
+def _go(param: Tensor, there: Tensor, ratio: Tensor) -> None:
+    """Rows back to their norm, in place; those that are lost have not moved."""
+    lost = _lost(ratio)
+    torch.where(lost, param, there.mul_(ratio.sqrt_()), out=param)
 
 
 def many_steps(
@@ -196,13 +209,11 @@ def many_steps(
     alongs = [dot(move, x) for move, x in zip(moves, p)]
     torch._foreach_div_(alongs, squares)
     for move, x, along in zip(moves, p, alongs):
-        unsound = torch.isfinite(along).logical_not_()
-        move.addcmul_(x, along, value=-1).masked_fill_(unsound, 0.0)
-    torch._foreach_add_(p, moves)
-    torch._foreach_div_(squares, [dot(x, x) for x in p])
-    torch._foreach_sqrt_(squares)
-    for x, back in zip(p, squares):
-        x.mul_(back)
+        move.addcmul_(x, along, value=-1)
+    torch._foreach_add_(moves, p)
+    torch._foreach_div_(squares, [dot(there, there) for there in moves])
+    for x, there, ratio in zip(p, moves, squares):
+        _go(x, there, ratio)
 
 
 # ------------------------------------------------------- trajectories
@@ -275,8 +286,10 @@ def normal(like: Tensor, generator: torch.Generator | None) -> Tensor:
         A contiguous tensor: the memory format of ``like`` does not change who gets which number.
     """
     device = like.device if generator is None else generator.device
-    drawn = torch.empty(like.shape, dtype=like.dtype, device=device).normal_(generator=generator)
-    return drawn.to(like.device, non_blocking=True)
+    pairs = like.is_complex()  # torch's complex normal has half the variance in each part
+    shape, dtype = ((*like.shape, 2), like.dtype.to_real()) if pairs else (like.shape, like.dtype)
+    drawn = torch.empty(shape, dtype=dtype, device=device).normal_(generator=generator)
+    return (torch.view_as_complex(drawn) if pairs else drawn).to(like.device, non_blocking=True)
 
 
 def _look(found: Tensor, first: int, lr: float, temperature: float) -> None:

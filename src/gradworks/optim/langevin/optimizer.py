@@ -64,8 +64,8 @@ class Langevin(CheckedOptimizer):
 
     Note:
         ``lr`` and ``temperature`` may be changed in ``param_groups`` at any time. A row (in space:
-        an entry) whose gradient has NaN or infinity rests for this step; its noise is drawn all
-        the same. No state beside the generator's.
+        an entry) whose gradient has NaN or infinity rests for this step, and so does a row whose
+        squares overflow; its noise is drawn all the same. No state beside the generator's.
 
         Replicas (DDP) and shards (``DTensor``) stay together if each process is given a generator
         with the same seed: shards take their part of the whole parameter's noise, so that sharding

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gradworks.optim.langevin.average import leading
-from gradworks.optim.langevin.spiked import double_factorial, planted, rising
+from gradworks.optim.langevin.spiked import double_factorial, planted, rising, unit_rows
 
 __all__ = ["SingleIndex", "hermite", "single_index"]
 
@@ -235,10 +235,9 @@ class SingleIndex:
         Returns:
             Unit vectors like ``theta``.
         """
-        theta = torch.nn.functional.normalize(theta, dim=-1)
+        theta = unit_rows(theta)
         for _ in range(steps):
-            upward = torch.nn.functional.normalize(-self.gradient(theta), dim=-1)
-            theta = torch.nn.functional.normalize(theta + upward, dim=-1)
+            theta = unit_rows(theta + unit_rows(-self.gradient(theta)))
         return theta
 
 

@@ -122,7 +122,7 @@ def _contract(T: Tensor, theta: Tensor) -> Tensor:
     d, rows = T.shape[0], theta.reshape(-1, T.shape[0])
     left = rows @ T.reshape(d, -1)  # (chains, d^(k-1))
     for _ in range(T.ndim - 2):
-        left = torch.bmm(rows.unsqueeze(1), left.view(len(rows), d, -1)).squeeze(1)
+        left = torch.bmm(rows.unsqueeze(1), left.view(len(rows), d, left.shape[1] // d)).squeeze(1)
     return left.reshape(theta.shape)
 
 
@@ -205,10 +205,15 @@ def power_iteration(T: Tensor, theta0: Tensor, steps: int = 40) -> Tensor:
     _check(T, theta0)
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}")
-    theta = torch.nn.functional.normalize(theta0, dim=-1)
+    theta = unit_rows(theta0)
     for _ in range(steps):
-        theta = torch.nn.functional.normalize(_contract(T, theta), dim=-1)
+        theta = unit_rows(_contract(T, theta))
     return theta
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Rows of norm 1 whatever their scale; only zero stays zero."""
+    return torch.nn.functional.normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
 
 
 def double_factorial(k: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -25,11 +25,11 @@ def count(name: str, value: object) -> int:
         TypeError: If it is no integer.
         ValueError: If it is negative.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an int, got {type(value).__name__} {value!r}")
     if value < 0:
         raise ValueError(f"{name} must be at least 0, got {value}")
-    return value
+    return int(value)
 
 
 def positive_int(name: str, value: object) -> int:

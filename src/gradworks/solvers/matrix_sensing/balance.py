@@ -16,6 +16,7 @@ from gradworks.solvers.matrix_sensing import arguments as check
 __all__ = ["predicted_rate", "rebalance"]
 
 RANK_FLOOR = 1e-12  # smallest over largest singular value of F below which it has lost rank
+HALF = (torch.float16, torch.bfloat16)  # no singular values are computed in these
 
 
 def rebalance(F: Tensor, G: Tensor, beta: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -64,6 +65,9 @@ def rebalance(F: Tensor, G: Tensor, beta: float = 0.5) -> tuple[Tensor, Tensor]:
             f"F must have between 1 and n1 columns, got shape {tuple(F.shape)}: more columns than "
             "rows cannot be orthogonal"
         )
+    if F.dtype == G.dtype and F.dtype in HALF:
+        wide_F, wide_G = rebalance(F.float(), G.float(), beta)
+        return wide_F.to(F.dtype), wide_G.to(G.dtype)
     U, S, Vh = torch.linalg.svd(F, full_matrices=False)
     if bool((S.amin(-1) <= RANK_FLOOR * S.amax(-1)).any()):
         ratio = float((S.amin(-1) / S.amax(-1)).min())

@@ -71,7 +71,7 @@ def symmetric_gd(
 
     Raises:
         ValueError: If a number is out of range, a shape does not fit, ``op`` is not square, or
-            ``y`` is not finite.
+            ``y``, ``init`` or ``target`` is not finite.
         TypeError: If an argument has a wrong type.
         FloatingPointError: If the residual explodes: ``lr`` is too large.
 
@@ -100,7 +100,7 @@ def symmetric_gd(
     if init is None:
         X = _start(op, n1, rank, check.positive("alpha", alpha), scale, generator)
     else:
-        X = check.shaped("init", init, (n1, rank), op.dtype, op.device)
+        X = _given("init", init, (n1, rank), op)
     step = _step_size(op, y, lr)
     record = Record(op, y, step, max_iter, tol, target, record_every)
     for t in range(max_iter + 1):
@@ -167,8 +167,8 @@ def asymmetric_gd(
         Factors, residuals and errors.
 
     Raises:
-        ValueError: If a number is out of range, a shape does not fit, ``y`` is not finite, or both
-            ``reset_at`` and ``reset_tol`` are given.
+        ValueError: If a number is out of range, a shape does not fit, ``y``, ``init`` or ``target``
+            is not finite, or both ``reset_at`` and ``reset_tol`` are given.
         TypeError: If an argument has a wrong type.
         RuntimeError: If F has lost rank when it is rescaled.
         FloatingPointError: If the residual explodes: ``lr`` is too large.
@@ -287,8 +287,14 @@ def _pair(op: MeasurementOperator, init: object, rank: int) -> tuple[Tensor, Ten
     if not isinstance(init, tuple | list) or len(init) != 2:
         raise TypeError(f"init must be the pair (F0, G0), got {type(init).__name__}")
     _, n1, n2 = op.shape
-    F = check.shaped("init[0]", init[0], (n1, rank), op.dtype, op.device)
-    return F, check.shaped("init[1]", init[1], (n2, rank), op.dtype, op.device)
+    return _given("init[0]", init[0], (n1, rank), op), _given("init[1]", init[1], (n2, rank), op)
+
+
+def _given(name: str, value: object, shape: tuple[int, int], op: MeasurementOperator) -> Tensor:
+    """A factor to start from, in memory of its own: a run of no updates returns it."""
+    factor = check.shaped(name, value, shape, op.dtype, op.device)
+    check.finite(name, factor)
+    return factor.clone()
 
 
 def _step_size(op: MeasurementOperator, y: Tensor, lr: float | None) -> float:

@@ -255,8 +255,13 @@ class MatrixSensing(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
         Returns:
             Predictions, ``(m,)``.
+
+        Raises:
+            ValueError: If the samples have another shape than those of ``fit``.
         """
         check_is_fitted(self)
-        X, _ = self._flat(X)
+        X, given = self._flat(X)
+        if given not in (None, self.coef_.shape):
+            raise ValueError(f"X must hold samples of shape {self.coef_.shape}, got {given}")
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(X @ self.coef_.ravel())

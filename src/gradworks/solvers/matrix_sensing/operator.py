@@ -345,6 +345,7 @@ class MeasurementOperator:
             Z = random_low_rank(
                 n1, n2, rank=rank, symmetric=self.symmetric, generator=generator, dtype=self.dtype
             ).to(self.device)
+            Z = self.agree(Z)
             seen = self._forward(Z)
             ratio = self._reduce(seen.dot(seen)) / Z.square().sum()
             worst = torch.maximum(worst, (ratio - 1).abs())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,7 @@ def random_low_rank(
         n1: Rows.
         n2: Columns; as many as rows by default.
         rank: Number of singular values that are not zero.
-        kappa: Condition number, at least 1.
+        kappa: Condition number, at least 1 and finite.
         symmetric: Positive semi-definite, with one set of vectors.
         generator: Draws the vectors; torch's default one otherwise.
         dtype: Of the result.
@@ -36,7 +38,8 @@ def random_low_rank(
         Shape ``(n1, n2)``.
 
     Raises:
-        ValueError: If ``rank`` is not between 1 and the smaller side, ``kappa`` is below 1, or a
+        ValueError: If ``rank`` is not between 1 and the smaller side, ``kappa`` is below 1 or
+            infinite, or a
             symmetric matrix is not square.
 
     Example:
@@ -46,8 +49,8 @@ def random_low_rank(
     n2 = n1 if n2 is None else n2
     if not 1 <= rank <= min(n1, n2):
         raise ValueError(f"rank must be between 1 and min(n1, n2) = {min(n1, n2)}, got {rank}")
-    if not kappa >= 1.0:
-        raise ValueError(f"kappa must be at least 1, got {kappa}")
+    if not 1.0 <= kappa < math.inf:
+        raise ValueError(f"kappa must be at least 1 and finite, got {kappa}")
     if symmetric and n1 != n2:
         raise ValueError(f"a symmetric matrix must be square, got n1={n1} and n2={n2}")
     device = None if generator is None else generator.device

@@ -33,7 +33,8 @@ class Record:
         wanted: Whether it is down to ``watch``.
 
     Raises:
-        ValueError: If a number is out of range or the target's shape does not fit.
+        ValueError: If a number is out of range, or the target's shape does not fit or it is not
+            finite.
         TypeError: If an argument has a wrong type.
     """
 
@@ -57,6 +58,7 @@ class Record:
         self.wanted = False
         if target is not None:
             target = check.shaped("target", target, op.shape[1:], op.dtype, op.device)
+            check.finite("target", target)
         self._target = target
         size = -(-self._last // self._every) + 1
         self._residuals = torch.empty(size, dtype=op.dtype, device=op.device)
@@ -119,6 +121,10 @@ class Record:
             floor = torch.finfo(values.dtype).eps ** 2 * max(whole, 1.0)
             self._limit = DIVERGED * max(float(values[0]), floor)
         bad = ~(values <= self._limit)
+        if self._errors is not None:  # noise moves a start at the target while the residual falls
+            fallen = self._residuals[self._looked : len(self._iterations)] <= self._residuals[0]
+            bad &= ~fallen
+        bad |= ~values.isfinite()
         if bool(bad.any()):
             at = int(bad.nonzero()[0])
             self._refuse(float(values[at]), self._iterations[self._looked + at])
