@@ -51,9 +51,9 @@ def problem(name: str, seed: int = 0) -> MultiTaskProblem:
 
     Example:
         >>> from gradworks.bench.multitask import problem
-        >>> found = problem("solar_flare")
+        >>> found = problem("multi_digits")
         >>> found.tasks
-        ('c_class', 'm_class', 'x_class')
+        ('left', 'right')
     """  # noqa: DOC502
     if name not in _BUILDERS:
         near = difflib.get_close_matches(name, NAMES, n=2, cutoff=0.5)
