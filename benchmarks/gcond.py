@@ -28,7 +28,7 @@ from torch.profiler import ProfilerActivity, profile
 from torchjd.aggregation import PCGrad
 
 from gradworks.bench.timing import Timing, compare
-from gradworks.multitask import Aggregator, Conductor, GCond, TaskGradients, from_torchjd
+from gradworks.multitask import SAMGS, Aggregator, Conductor, GCond, TaskGradients, from_torchjd
 from gradworks.multitask.gcond.reference import VectorGCond
 from projecting import projecting
 
@@ -206,18 +206,19 @@ def peak(run: Run) -> int:
     return most
 
 
-def memory(params: int) -> None:
+def memory(tasks: int, params: int) -> None:
     """In units of one gradient; the result is one of them."""
-    matrix, peer = jacobian(3, params), PCGrad()
-    ours, vectors = GCond(), VectorGCond()
+    matrix, peer = jacobian(tasks, params), PCGrad()
+    ours, vectors, lengths = GCond(), VectorGCond(), SAMGS()
     for name, run in (
         ("GCond", lambda: ours(matrix)),
+        ("SAM-GS", lambda: lengths(matrix)),
         ("authors' arithmetic, rows copied", lambda: vectors(matrix)),
         ("torchjd PCGrad", lambda: peer(matrix)),
         ("PCGrad, its authors' arithmetic", lambda: projecting(matrix)),
     ):
         units = peak(run) / (4 * params)
-        print(f"{name}, (3, {params:,}): holds {units:.2f} gradients at most")
+        print(f"{name}, ({tasks}, {params:,}): holds {units:.2f} gradients at most")
 
 
 def main() -> None:
@@ -242,7 +243,8 @@ def main() -> None:
             asked = "" if target is None else f"  (target {target:.2f})"
             print(measured.line() + asked, flush=True)
     if arguments.what in {"memory", "all"}:
-        memory(20_000 if small else 5_000_000)
+        for size in ((3, 20_000),) if small else (*SIZES, (3, 5_000_000)):
+            memory(*size)
 
 
 if __name__ == "__main__":

@@ -318,3 +318,20 @@ def test_state_of_half_parameters_keeps_its_counts() -> None:
     other.load_state_dict(opt.state_dict())
     (state,) = other.state.values()
     assert (state["hessian_step"], float(state["step"])) == (1001, 1001.0)
+
+
+def test_a_hook_may_load_another_checkpoint() -> None:
+    """Counts of estimates come from the state that is loaded, not from that which was given."""
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    old = AdaHessian(params)
+    loss = (params[0] ** 4).sum() + (params[1] ** 4).sum()
+    old.estimate(loss)
+    old.step()
+    saved = old.state_dict()
+    saved["state"][0]["hessian_step"] = torch.tensor(7.0)
+    other = AdaHessian(params)
+    other.register_load_state_dict_pre_hook(
+        lambda _, given: {**given, "state": {0: given["state"][1], 1: given["state"][0]}}
+    )
+    other.load_state_dict(saved)
+    assert [float(other.state[p]["hessian_step"]) for p in params] == [1.0, 7.0]

@@ -18,7 +18,7 @@ from tests.report.conftest import PUBLISHED, publish
 from gradworks import papers
 from gradworks.bench import compare
 from gradworks.report import site, wording
-from gradworks.report.site import compared, tools
+from gradworks.report.site import compared, questions
 from gradworks.report.site.shelf import entries
 
 
@@ -313,7 +313,7 @@ def test_pages_have_the_permissions_of_other_files(built: Path) -> None:
 
 def test_the_tool_page_shows_what_was_measured(built: Path, pages: list[Page]) -> None:
     page = read(built / "tools.html")
-    for question in tools.QUESTIONS:
+    for question in questions.QUESTIONS:
         assert f'<section id="{question.name}">' in page
     ids = next(p.ids for p in pages if p.path.name == "tools.html")
     assert {"spectrum-net", "landscape-net", "lr-net"} <= set(ids)
@@ -330,8 +330,8 @@ def test_the_tool_page_shows_what_was_measured(built: Path, pages: list[Page]) -
 def test_a_measurement_that_cannot_be_read_names_its_file(tmp_path: Path) -> None:
     (tmp_path / "spectrum-broken.json").write_text('{"target": "net"}')
     with pytest.raises(ValueError, match=r"spectrum-broken\.json cannot be read"):
-        tools.answers(tmp_path)
-    assert not any(tools.answers(tmp_path / "none").values())
+        questions.answers(tmp_path)
+    assert not any(questions.answers(tmp_path / "none").values())
 
 
 def test_the_examples_of_the_tool_page_run() -> None:
@@ -347,13 +347,13 @@ def test_the_examples_of_the_tool_page_run() -> None:
         "features": features,
         "logits": [x.detach() for x in logits],
     }
-    for question in tools.QUESTIONS:
+    for question in questions.QUESTIONS:
         given = dict(words)
         if question.name == "alignment":
             given["labels"] = [labels[:300], labels[300:]]
             exec(question.python, given)
             continue
-        text = tools.code(question).replace("landscape.html", os.devnull)
+        text = questions.code(question).replace("landscape.html", os.devnull)
         text = text.replace("points=25", "points=3, num_steps=5, num_probes=1")
         if question.name == "landscape":
             text = text.replace(f'report.write_html("{os.devnull}")', "")

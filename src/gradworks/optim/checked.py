@@ -5,6 +5,7 @@ Subclasses say which settings they check in :meth:`CheckedOptimizer._check_setti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,22 @@ from gradworks.optim.arguments import at_least_zero, flags, learning_rate, path_
 from gradworks.optim.steps import new_step, restored_step
 from gradworks.optim.tensors import refuse_conjugate, refuse_flat, refuse_sparse
 
-__all__ = ["CheckedOptimizer"]
+__all__ = ["CheckedOptimizer", "load_with_hooks"]
+
+
+def load_with_hooks(
+    optimizer: torch.optim.Optimizer,
+    load: Callable[[dict[str, Any]], None],
+    state_dict: dict[str, Any],
+) -> dict[str, Any]:
+    """Load a checkpoint; returns the one that hooks of the user may have put in its place."""
+    loaded: list[dict[str, Any]] = []
+    last = optimizer.register_load_state_dict_pre_hook(lambda _, given: loaded.append(given))
+    try:
+        load(state_dict)
+    finally:
+        last.remove()
+    return loaded[0]
 
 
 class CheckedOptimizer(torch.optim.Optimizer):

@@ -6,14 +6,11 @@ command line and a reader.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from gradworks.report.drawn import write_whole
 
 if TYPE_CHECKING:
     from gradworks.bench.events import Listener
@@ -268,19 +265,8 @@ def write(proposal: Proposal, out: Path) -> list[Path]:
         ValueError: ``out`` has another ending or is a folder.
         ImportError: matplotlib, plotly or jinja2 is absent.
     """  # noqa: DOC502
-    from gradworks.report import plots, proposed
-    from gradworks.report.site.alone import page
+    from gradworks.report import proposed
+    from gradworks.report.site.alone import write_beside
 
-    if out.is_dir():
-        raise ValueError(f"--out must be a file, {out} is a folder; try {out / 'rates.json'}")
-    if out.suffix not in ("", ".json"):
-        raise ValueError(f"--out must end in .json, got {out.name!r}")
-    out = out.with_suffix(".json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(proposal.document, sort_keys=True, indent=1, allow_nan=False)
-    write_whole(out, text + "\n")
     shown = proposed.drawn(proposal.document)
-    picture, html = out.with_suffix(".png"), out.with_suffix(".html")
-    plots.write_picture(shown.figure, picture)
-    write_whole(html, page(shown))
-    return [out, picture, html]
+    return write_beside(proposal.document, shown, out, example="rates.json")

@@ -8,14 +8,13 @@ like a bulk.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gradworks.report import wording
-from gradworks.report.drawn import Drawn, Table, plain_series, write_whole
+from gradworks.report.drawn import Drawn, Table, plain_series
 from gradworks.report.measured import first_examples, in_double, spectrum_of
 
 if TYPE_CHECKING:
@@ -246,22 +245,10 @@ def write(measured: Measured, out: Path) -> list[Path]:
         ValueError: ``out`` has another ending or is a folder.
         ImportError: matplotlib, plotly or jinja2 is absent.
     """  # noqa: DOC502
-    from gradworks.report import plots
-    from gradworks.report.site.alone import page
+    from gradworks.report.site.alone import write_beside
 
-    if out.is_dir():
-        raise ValueError(f"--out must be a file, {out} is a folder; try {out / 'spectrum.json'}")
-    if out.suffix not in ("", ".json"):
-        raise ValueError(f"--out must end in .json, got {out.name!r}")
-    out = out.with_suffix(".json")
-    out.parent.mkdir(parents=True, exist_ok=True)
     shown = drawn(measured.document)
-    text = json.dumps(measured.document, sort_keys=True, indent=1, allow_nan=False)
-    write_whole(out, text + "\n")
-    picture, html = out.with_suffix(".png"), out.with_suffix(".html")
-    plots.write_picture(shown.figure, picture)
-    write_whole(html, page(shown))
-    return [out, picture, html]
+    return write_beside(measured.document, shown, out, example="spectrum.json")
 
 
 def drawn(document: Mapping[str, Any]) -> Drawn:

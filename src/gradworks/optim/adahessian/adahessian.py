@@ -17,6 +17,7 @@ from gradworks.optim.adahessian.paths import (
     single_tensor_adahessian,
 )
 from gradworks.optim.arguments import betas_of, in_interval
+from gradworks.optim.checked import load_with_hooks
 from gradworks.optim.sharded import local
 from gradworks.optim.steps import new_step, restored_step
 from gradworks.optim.tensors import choose_path
@@ -224,7 +225,7 @@ class AdaHessian(CurvatureEstimates):
         Args:
             state_dict: From :meth:`state_dict`, or of the authors' code.
         """
-        super().load_state_dict(dict(state_dict))
+        state_dict = load_with_hooks(self, super().load_state_dict, dict(state_dict))
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
             for param, key in zip(group["params"], saved["params"], strict=True):
                 # torch casts all state but `step` to the parameter's dtype and device

@@ -16,9 +16,8 @@ from gradworks.optim.aro.maps import BASES, SINKHORN, BaseMap, base_map
 from gradworks.optim.aro.paths import Matrix, Rule, Together, multi_tensor_aro, single_tensor_aro
 from gradworks.optim.aro.rotations import ROTATIONS
 from gradworks.optim.aro.shards import sharded_aro, sharded_zeros
-from gradworks.optim.checked import CheckedOptimizer
+from gradworks.optim.checked import CheckedOptimizer, load_with_hooks
 from gradworks.optim.dct_adamw.dense import DenseTensors, multi_tensor_adamw, single_tensor_adamw
-from gradworks.optim.dct_adamw.optimizer import load_with_hooks
 from gradworks.optim.precision import work_dtype
 from gradworks.optim.sharded import is_sharded, refuse_partial
 from gradworks.optim.steps import new_step, refuse_capture

@@ -6,14 +6,13 @@ here puts back what a checkpoint had.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradworks.optim.arguments import integer_at_least
-from gradworks.optim.checked import CheckedOptimizer
+from gradworks.optim.checked import CheckedOptimizer, load_with_hooks
 from gradworks.optim.dct_adamw.basis import Basis, basis_for, check_basis
 from gradworks.optim.dct_adamw.dense import DenseTensors
 from gradworks.optim.dct_adamw.feedback import error_dtype
@@ -23,7 +22,7 @@ from gradworks.optim.sharded import refuse_partial
 from gradworks.optim.steps import new_step, restored_step
 from gradworks.optim.tensors import refuse_sparse, to_real
 
-__all__ = ["LowRankOptimizer", "load_with_hooks"]
+__all__ = ["LowRankOptimizer"]
 
 
 class LowRankOptimizer(CheckedOptimizer):
@@ -205,21 +204,6 @@ class LowRankOptimizer(CheckedOptimizer):
         """Whose columns are picked."""
         basis: str | Tensor = group["basis"]
         return basis
-
-
-def load_with_hooks(
-    optimizer: torch.optim.Optimizer,
-    load: Callable[[dict[str, Any]], None],
-    state_dict: dict[str, Any],
-) -> dict[str, Any]:
-    """Load a checkpoint; returns the one that hooks of the user may have put in its place."""
-    loaded: list[dict[str, Any]] = []
-    last = optimizer.register_load_state_dict_pre_hook(lambda _, given: loaded.append(given))
-    try:
-        load(state_dict)
-    finally:
-        last.remove()
-    return loaded[0]
 
 
 def _layout(group: dict[str, Any], param: Tensor) -> Layout | None:

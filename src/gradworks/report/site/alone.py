@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import json
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
 
-from gradworks.report.drawn import Drawn
-from gradworks.report.plots import plotly_figure
+from gradworks.report.drawn import Drawn, write_whole
+from gradworks.report.plots import plotly_figure, write_picture
 from gradworks.report.site import theme
 from gradworks.report.site.rendering import environment, plotly_script, script_json
 
-__all__ = ["page"]
+__all__ = ["page", "write_beside"]
 
 
 def _style(assets: Traversable) -> str:
@@ -46,3 +50,35 @@ def page(drawn: Drawn) -> str:
             plotly=plotly_script(),
         )
     )
+
+
+def write_beside(
+    document: Mapping[str, Any], drawn: Drawn, out: Path, *, example: str
+) -> list[Path]:
+    """Write a document, a picture and an interactive page that stands alone.
+
+    Args:
+        document: Plain JSON.
+        drawn: What is shown of it.
+        out: ``FILE.json``; ``FILE.png`` and ``FILE.html`` are written beside it.
+        example: A name to propose where a folder was given.
+
+    Returns:
+        The three files.
+
+    Raises:
+        ValueError: ``out`` has another ending or is a folder.
+        ImportError: matplotlib, plotly or jinja2 is absent.
+    """  # noqa: DOC502
+    if out.is_dir():
+        raise ValueError(f"--out must be a file, {out} is a folder; try {out / example}")
+    if out.suffix not in ("", ".json"):
+        raise ValueError(f"--out must end in .json, got {out.name!r}")
+    out = out.with_suffix(".json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(document, sort_keys=True, indent=1, allow_nan=False)
+    write_whole(out, text + "\n")
+    picture, html = out.with_suffix(".png"), out.with_suffix(".html")
+    write_picture(drawn.figure, picture)
+    write_whole(html, page(drawn))
+    return [out, picture, html]

@@ -14,7 +14,7 @@ from gradworks.report.maps import plotly_map, write_map
 from gradworks.report.outcomes import OutcomeView
 from gradworks.report.palette import DARK, LIGHT
 from gradworks.report.plots import file_stem, plotly_figure, write_picture
-from gradworks.report.site import compared, rendering, strip, theme, tools, trail, views
+from gradworks.report.site import compared, questions, rendering, strip, theme, trail, views
 from gradworks.report.site.shelf import Entry, Run, entries
 from gradworks.report.site.swap import replacing
 
@@ -70,7 +70,7 @@ def build(out: Path | str, extra_results: Sequence[Result] = ()) -> Pages:
             (folder / name).mkdir()
         found = compared.chosen(extra_results)
         beside = set() if found is None else compared.slugs(found[0], [e.paper for e in shelf])
-        measured = tools.answers(papers.measurements_folder())
+        measured = questions.answers(papers.measurements_folder())
         plots = found is not None or any(_figures(e) for e in shelf) or any(measured.values())
         _write_assets(folder / "assets", plots=plots)
         page = templates.get_template("paper.html")
@@ -160,11 +160,11 @@ def target(seed):
 
 
 def _tools(
-    templates: Environment, measured: Mapping[str, Sequence[tools.Answer]], folder: Path
+    templates: Environment, measured: Mapping[str, Sequence[questions.Answer]], folder: Path
 ) -> str:
     """The page of the curvature tools; writes its pictures."""
-    questions = []
-    for question in tools.QUESTIONS:
+    asked = []
+    for question in questions.QUESTIONS:
         shown = [
             {
                 "name": answer.name,
@@ -177,9 +177,9 @@ def _tools(
             }
             for answer in measured[question.name]
         ]
-        questions.append(asdict(question) | {"code": tools.code(question), "answers": shown})
+        asked.append(asdict(question) | {"code": questions.code(question), "answers": shown})
     return templates.get_template("tools.html").render(
-        root="", questions=questions, target=_TARGET, plots=any(measured.values())
+        root="", questions=asked, target=_TARGET, plots=any(measured.values())
     )
 
 
